@@ -1,0 +1,1 @@
+"""Image classifiers whose classification layer is fixed, redesigned or learned without labels."""

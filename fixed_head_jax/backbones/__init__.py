@@ -1,0 +1,28 @@
+"""Backbones: images [B, H, W, C] (normalised, float) -> feature map [B, h, w, D].
+
+A backbone is a linen module called as `backbone(images, train)`. It has `num_features` (D) and
+the fields `dtype`, `axis_name` and, where the thesis modifies it, `out_channels`. To add one,
+write it in a file of its own and name it in `BACKBONES`; the contract tests cover it from there.
+"""
+
+from flax import linen as nn
+
+from fixed_head_jax import lookup
+from fixed_head_jax.backbones import cifar_resnet, resnet
+
+BACKBONES = {
+    "resnet10": resnet.resnet10,
+    "resnet18": resnet.resnet18,
+    "resnet34": resnet.resnet34,
+    "resnet50": resnet.resnet50,
+    "stl_resnet18": resnet.stl_resnet18,
+    "resnet20": cifar_resnet.resnet20,
+    "resnet32": cifar_resnet.resnet32,
+    "resnet44": cifar_resnet.resnet44,
+    "resnet56": cifar_resnet.resnet56,
+}
+
+
+def get_backbone(name: str, **options) -> nn.Module:
+    """Builds the backbone `name`; raises ValueError on an unknown name or option."""
+    return lookup.build("backbone", BACKBONES, name, options)

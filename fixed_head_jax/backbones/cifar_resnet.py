@@ -1,0 +1,110 @@
+"""Residual networks for small images: depth 6n + 2, 16, 32 and 64 channels.
+
+Parameters of the features: resnet20 268,336 ... resnet32 463,504 (see the tests for all). Works
+at any input size; 32 pixels give an 8x8 feature map.
+
+Source: He et al. 2016, section 4.2, https://arxiv.org/abs/1512.03385; `out_channels`: Qian 2020.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from fixed_head_jax.backbones.layers import BatchNorm, Conv, he_normal_fan_in, resize_channels
+
+SHORTCUTS = ("pad", "projection")
+
+
+class CifarBlock(nn.Module):
+    """conv 3x3, conv 3x3, plus the shortcut: zero channels (option A) or a projection (B)."""
+
+    channels: int
+    strides: int
+    shortcut: str
+    conv: Callable
+    norm: Callable
+    out_channels: int | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
+        width = self.out_channels or self.channels
+        y = self.conv(self.channels, strides=self.strides, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y, train))
+        y = self.norm(name="bn2")(self.conv(width, name="conv2")(y), train)
+        if x.shape[-1] != width or self.strides != 1:
+            if self.shortcut == "pad":
+                x = resize_channels(x[:, :: self.strides, :: self.strides], width)
+            else:
+                x = self.conv(width, kernel_size=1, strides=self.strides, name="downsample_0")(x)
+                x = self.norm(name="downsample_1")(x, train)
+        # The surgery leaves the last block without its closing ReLU: its logits are signed.
+        return y + x if self.out_channels else nn.relu(y + x)
+
+
+class CifarResNet(nn.Module):
+    """Maps images [B, H, W, C] to the last feature map [B, H/4, W/4, D].
+
+    Attributes:
+        blocks_per_stage: n in depth = 6n + 2.
+        shortcut: of the two blocks that halve the resolution: "pad" (no parameters; the thesis)
+            or "projection" (1x1 convolution and batch norm).
+        out_channels: None, or the number of class channels: the second convolution of the last
+            block then gives exactly these (batch norm kept, closing ReLU removed).
+        out_shortcut: shortcut of that block: "pad" (option A of the thesis; its published result)
+            or "projection" (option B).
+        dtype: compute dtype.
+        axis_name: mesh axis that batch statistics are averaged over, or None.
+
+    Raises:
+        ValueError: on an unknown shortcut or `out_channels` below 1, at construction.
+    """
+
+    blocks_per_stage: int
+    shortcut: str = "pad"
+    out_channels: int | None = None
+    out_shortcut: str = "pad"
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    def __post_init__(self):
+        for field in ("shortcut", "out_shortcut"):
+            if getattr(self, field) not in SHORTCUTS:
+                known = ", ".join(SHORTCUTS)
+                raise ValueError(f"unknown {field} {getattr(self, field)!r}; known: {known}")
+        if self.out_channels is not None and self.out_channels < 1:
+            raise ValueError(f"out_channels must be at least 1, got {self.out_channels}")
+        super().__post_init__()
+
+    @property
+    def num_features(self) -> int:
+        """Channels of the feature map."""
+        return self.out_channels or 64
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
+        conv = partial(Conv, dtype=self.dtype, kernel_init=he_normal_fan_in)
+        norm = partial(BatchNorm, dtype=self.dtype, axis_name=self.axis_name)
+        x = nn.relu(norm(name="bn1")(conv(16, name="conv1")(images), train))
+        for stage in range(3):
+            for index in range(self.blocks_per_stage):
+                is_last = stage == 2 and index == self.blocks_per_stage - 1
+                x = CifarBlock(
+                    channels=16 * 2**stage,
+                    strides=2 if stage > 0 and index == 0 else 1,
+                    shortcut=self.out_shortcut if is_last else self.shortcut,
+                    conv=conv,
+                    norm=norm,
+                    out_channels=self.out_channels if is_last else None,
+                    name=f"layer{stage + 1}_{index}",
+                )(x, train)
+        return x
+
+
+resnet20 = partial(CifarResNet, 3)
+resnet32 = partial(CifarResNet, 5)
+resnet44 = partial(CifarResNet, 7)
+resnet56 = partial(CifarResNet, 9)

@@ -1,0 +1,100 @@
+"""Class-vector constructions: plain functions (rng, dim, num_classes) -> [D, K].
+
+Columns are class vectors. Constructions without randomness ignore `rng`, so that any of them can
+stand in for any other. The specifications write the transpose, one class per row.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+def random_integers(rng: PRNGKeyArray, dim: int, num_classes: int) -> Float[Array, "d k"]:
+    """Draws unit vectors in the directions of random integer vectors.
+
+    Entries are uniform on {-100, ..., 99} before each column is divided by its norm.
+
+    Args:
+        rng: key of the draw.
+        dim: feature size D.
+        num_classes: K; any number.
+
+    Returns:
+        Unit-norm columns.
+
+    Source: Shalev et al. 2020, https://arxiv.org/abs/2011.08704 (released code).
+    """
+    vectors = jax.random.randint(rng, (dim, num_classes), -100, 100).astype(jnp.float32)
+    # An all-zero column (possible at dim = 1) stays zero instead of becoming NaN.
+    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=0, keepdims=True), 1.0)
+
+
+def orthogonal(rng: PRNGKeyArray, dim: int, num_classes: int) -> Float[Array, "d k"]:
+    """Draws a uniformly distributed semi-orthogonal matrix.
+
+    Args:
+        rng: key of the draw.
+        dim: feature size D.
+        num_classes: K; any number.
+
+    Returns:
+        Orthonormal columns if K <= D; orthonormal rows if K > D, where the class vectors stay
+        distinct but have mean squared norm D / K.
+
+    Source: Qian 2020, section 3; Hoffer et al. 2018, https://arxiv.org/abs/1801.04540.
+    """
+    tall = (max(dim, num_classes), min(dim, num_classes))
+    q, r = jnp.linalg.qr(jax.random.normal(rng, tall))
+    # The sign of R's diagonal is the algorithm's choice; fixing it makes the draw uniform.
+    q = q * jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0)[None, :]
+    return q if dim >= num_classes else q.T
+
+
+def hadamard(rng: PRNGKeyArray | None, dim: int, num_classes: int) -> Float[Array, "d k"]:
+    """Truncates the Sylvester-Hadamard matrix: entry (r, c) is (-1)^popcount(r & c).
+
+    Args:
+        rng: ignored.
+        dim: feature size D.
+        num_classes: K; columns k and k' repeat each other when they are equal modulo
+            `hadamard_capacity(dim)`.
+
+    Returns:
+        Entries +1 and -1; columns have norm sqrt(D) and are orthogonal if D is a power of two.
+
+    Source: Hoffer et al. 2018, https://arxiv.org/abs/1801.04540; Qian 2020, equation 3.6.
+    """
+    del rng
+    rows, columns = jnp.arange(dim)[:, None], jnp.arange(num_classes)[None, :]
+    parity = jax.lax.population_count(rows & columns) & 1
+    return 1.0 - 2.0 * parity.astype(jnp.float32)
+
+
+def hadamard_capacity(dim: int) -> int:
+    """Returns how many distinct class vectors `hadamard` has: the next power of two from `dim`."""
+    return 1 << max(dim - 1, 0).bit_length()
+
+
+def identity(rng: PRNGKeyArray | None, dim: int, num_classes: int) -> Float[Array, "d k"]:
+    """Takes the first K columns of the identity matrix: class k is feature k.
+
+    Args:
+        rng: ignored.
+        dim: feature size D.
+        num_classes: K <= D.
+
+    Returns:
+        Orthonormal columns of zeros and ones.
+
+    Raises:
+        ValueError: if K > D.
+
+    Source: Qian 2020, identity head.
+    """
+    del rng
+    if num_classes > dim:
+        raise ValueError(
+            f"identity needs num_classes <= dim, got {num_classes} classes for {dim} features; "
+            f"set backbone_options.out_channels={num_classes} or use head 'orthogonal'"
+        )
+    return jnp.eye(dim, num_classes)

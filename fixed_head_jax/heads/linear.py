@@ -1,0 +1,51 @@
+"""The learned linear head: the baseline of every comparison."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+KERNEL_INITS = {
+    "uniform": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+    "he_normal": nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
+}
+
+
+def uniform_bias(rng, dim: int, num_classes: int) -> Float[Array, "k"]:
+    """Draws a bias [K] from U(-1/sqrt(D), 1/sqrt(D)), the reference framework's default."""
+    return KERNEL_INITS["uniform"](rng, (dim, num_classes), jnp.float32)[0]
+
+
+class Linear(nn.Module):
+    """Learned classifier: logits = features @ kernel + bias.
+
+    Attributes:
+        num_classes: K.
+        kernel_init: "uniform", U(-1/sqrt(D), 1/sqrt(D)), or "he_normal", N(0, 2/D), which the
+            thesis uses for its CIFAR ResNets.
+        use_bias: adds a bias, drawn from U(-1/sqrt(D), 1/sqrt(D)) either way.
+
+    Raises:
+        ValueError: on an unknown `kernel_init`, at construction.
+    """
+
+    num_classes: int
+    kernel_init: str = "uniform"
+    use_bias: bool = True
+
+    def __post_init__(self):
+        if self.kernel_init not in KERNEL_INITS:
+            known = ", ".join(KERNEL_INITS)
+            raise ValueError(f"unknown kernel_init {self.kernel_init!r}; known: {known}")
+        super().__post_init__()
+
+    def check_capacity(self, dim: int) -> None:
+        """Any number of classes fits."""
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "b d"]) -> Float[Array, "b k"]:
+        dim = features.shape[-1]
+        shape = (dim, self.num_classes)
+        logits = features @ self.param("kernel", KERNEL_INITS[self.kernel_init], shape, jnp.float32)
+        if self.use_bias:
+            logits += self.param("bias", uniform_bias, dim, self.num_classes)[None, :]
+        return logits

@@ -1,0 +1,75 @@
+"""Backbone, pooling and head as one model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from fixed_head_jax.backbones import get_backbone
+from fixed_head_jax.heads import get_head
+from fixed_head_jax.pooling import get_pool
+
+
+class Classifier(nn.Module):
+    """Image classifier; pooling and head compute in float32 whatever the backbone's dtype."""
+
+    backbone: nn.Module
+    pool: nn.Module
+    head: nn.Module
+
+    def __call__(self, images: Float[Array, "b h w c"], train: bool) -> dict[str, Array]:
+        """Classifies a batch of images.
+
+        Args:
+            images: normalised float images [B, H, W, C].
+            train: batch norm uses, and updates, the statistics of this batch.
+
+        Returns:
+            "feature_map" [B, h, w, C] (float32), "features" [B, D] and "logits" [B, K].
+        """
+        feature_map = self.backbone(images, train).astype(jnp.float32)
+        features = self.pool(feature_map)
+        return {"feature_map": feature_map, "features": features, "logits": self.head(features)}
+
+
+def get_model(
+    num_classes: int,
+    backbone: str = "resnet18",
+    head: str = "linear",
+    pool: str = "mean",
+    backbone_options: Mapping[str, Any] | None = None,
+    head_options: Mapping[str, Any] | None = None,
+    pool_options: Mapping[str, Any] | None = None,
+    axis_name: str | None = None,
+) -> Classifier:
+    """Builds a classifier and checks that the head can hold the classes.
+
+    Args:
+        num_classes: K, at least 2.
+        backbone: a name of `backbones.BACKBONES`.
+        head: a name of `heads.HEADS`.
+        pool: a name of `pooling.POOLINGS`.
+        backbone_options: fields of the backbone, e.g. `{"out_channels": 100}`.
+        head_options: fields of the head, e.g. `{"allow_repeated": True}`.
+        pool_options: fields of the pooling, e.g. `{"window": 4}`.
+        axis_name: mesh axis that batch norm reduces over; None outside a mapped step.
+
+    Returns:
+        A linen module; `init` and `apply` take images [B, H, W, C] and `train`.
+
+    Raises:
+        ValueError: on unknown names or options, or more classes than the head can tell apart
+            (with `pool="flatten"`, whose size depends on the images, when it is initialised).
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+    options = {**(backbone_options or {}), "axis_name": axis_name}
+    backbone_module = get_backbone(backbone, **options)
+    pool_module = get_pool(pool, **(pool_options or {}))
+    head_module = get_head(head, num_classes=num_classes, **(head_options or {}))
+    dim = pool_module.num_features(backbone_module.num_features)
+    if dim is not None:
+        head_module.check_capacity(dim)
+    return Classifier(backbone_module, pool_module, head_module)
