@@ -22,7 +22,8 @@ def build(kind: str, entries: Mapping[str, Callable], name: str, options: Mappin
         ValueError: on an unknown name or option, with the known ones and the closest match.
     """
     if name not in entries:
-        raise ValueError(f"unknown {kind} {name!r}{_closest(name, entries)}; known: {_names(entries)}")
+        hint = _closest(name, entries)
+        raise ValueError(f"unknown {kind} {name!r}{hint}; known: {_names(entries)}")
     known = [key for key in inspect.signature(entries[name]).parameters if key not in _LINEN_FIELDS]
     for option in options:
         if option not in known:

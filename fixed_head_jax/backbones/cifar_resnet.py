@@ -1,6 +1,6 @@
 """Residual networks for small images: depth 6n + 2, 16, 32 and 64 channels.
 
-Parameters of the features: resnet20 268,336 ... resnet32 463,504 (see the tests for all). Works
+Parameters of the features: resnet20 269,072 ... resnet32 463,504 (see the tests for all). Works
 at any input size; 32 pixels give an 8x8 feature map.
 
 Source: He et al. 2016, section 4.2, https://arxiv.org/abs/1512.03385; `out_channels`: Qian 2020.
@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from fixed_head_jax.backbones.layers import BatchNorm, Conv, he_normal_fan_in, resize_channels
+from fixed_head_jax.backbones.layers import BatchNorm, Conv, resize_channels
+from fixed_head_jax.initializers import he_normal_fan_in
 
 SHORTCUTS = ("pad", "projection")
 

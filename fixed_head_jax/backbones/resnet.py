@@ -15,14 +15,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from fixed_head_jax.backbones.layers import (
-    BatchNorm,
-    Conv,
-    he_normal_fan_out,
-    max_pool,
-    resize_channels,
-    uniform_fan_in,
-)
+from fixed_head_jax.backbones.layers import BatchNorm, Conv, max_pool, resize_channels
+from fixed_head_jax.initializers import he_normal_fan_out, uniform_fan_in
 
 OUT_SHORTCUTS = ("pad", "projection", "none")
 

@@ -92,9 +92,14 @@ def identity(rng: PRNGKeyArray | None, dim: int, num_classes: int) -> Float[Arra
     Source: Qian 2020, identity head.
     """
     del rng
+    check_identity(dim, num_classes)
+    return jnp.eye(dim, num_classes)
+
+
+def check_identity(dim: int, num_classes: int) -> None:
+    """Raises ValueError if K > D, where `identity` does not exist."""
     if num_classes > dim:
         raise ValueError(
             f"identity needs num_classes <= dim, got {num_classes} classes for {dim} features; "
             f"set backbone_options.out_channels={num_classes} or use head 'orthogonal'"
         )
-    return jnp.eye(dim, num_classes)

@@ -4,15 +4,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-KERNEL_INITS = {
-    "uniform": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-    "he_normal": nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
-}
+from fixed_head_jax.initializers import he_normal_fan_in, uniform, uniform_fan_in
 
-
-def uniform_bias(rng, dim: int, num_classes: int) -> Float[Array, "k"]:
-    """Draws a bias [K] from U(-1/sqrt(D), 1/sqrt(D)), the reference framework's default."""
-    return KERNEL_INITS["uniform"](rng, (dim, num_classes), jnp.float32)[0]
+KERNEL_INITS = {"uniform": uniform_fan_in, "he_normal": he_normal_fan_in}
 
 
 class Linear(nn.Module):
@@ -47,5 +41,5 @@ class Linear(nn.Module):
         shape = (dim, self.num_classes)
         logits = features @ self.param("kernel", KERNEL_INITS[self.kernel_init], shape, jnp.float32)
         if self.use_bias:
-            logits += self.param("bias", uniform_bias, dim, self.num_classes)[None, :]
+            logits += self.param("bias", uniform(dim**-0.5), (self.num_classes,))[None, :]
         return logits

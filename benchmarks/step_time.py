@@ -1,0 +1,130 @@
+"""Times our ResNet-18 training step beside torch's, in turn, and prints one JSON line.
+
+Both train on the same shapes with cross-entropy and SGD (momentum 0.9, weight decay 1e-4), float32,
+on the CPU. The peer is another interpreter that has torch; the two never run at the same time.
+
+    python benchmarks/step_time.py --peer_python path/to/python/with/torch --rounds 3
+"""
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+PEER_SCRIPT = Path(__file__).resolve().parents[2] / "shared" / "bench" / "torch_train_step.py"
+
+
+def make_step(batch: int, resolution: int, classes: int):
+    """Returns the jitted step and its first state; the state is donated."""
+    import jax
+    import optax
+
+    from fixed_head_jax.model import get_model
+
+    model = get_model(num_classes=classes, backbone="resnet18", head="linear")
+    tx = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, momentum=0.9))
+    images = jax.random.normal(jax.random.key(0), (batch, resolution, resolution, 3))
+    labels = jax.random.randint(jax.random.key(1), (batch,), 0, classes)
+
+    def init():
+        variables = model.init(jax.random.key(2), images[:1], train=False)
+        return variables["params"], variables["batch_stats"], tx.init(variables["params"])
+
+    def step(state):
+        params, batch_stats, opt_state = state
+
+        def loss_fn(params):
+            variables = {"params": params, "batch_stats": batch_stats}
+            out, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+            losses = optax.softmax_cross_entropy_with_integer_labels(out["logits"], labels)
+            return losses.mean(), updated["batch_stats"]
+
+        (loss, new_stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), new_stats, opt_state), loss
+
+    return jax.jit(step, donate_argnums=0), jax.jit(init)()
+
+
+def time_ours(step, state, steps: int):
+    """Runs 3 steps and times `steps` more; returns the times in ms and the state."""
+    times = []
+    for index in range(3 + steps):
+        start = time.perf_counter()
+        state, loss = step(state)
+        loss.block_until_ready()
+        if index >= 3:
+            times.append((time.perf_counter() - start) * 1e3)
+    return times, state
+
+
+def time_peer(options: argparse.Namespace) -> dict:
+    """Runs the torch step in its own interpreter and returns the JSON line that it prints."""
+    command = [options.peer_python, str(options.peer_script), "resnet18"]
+    for name in ("batch", "resolution", "classes", "steps", "threads"):
+        command += [f"--{name}", str(getattr(options, name))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"the peer failed ({done.returncode}):\n{done.stderr}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer_python", required=True, help="an interpreter that has torch")
+    parser.add_argument("--peer_script", type=Path, default=PEER_SCRIPT)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each")
+    parser.add_argument("--steps", type=int, default=7, help="timed steps per turn")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--resolution", type=int, default=96)
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    # XLA sizes its thread pool by the cores it may use; the peer inherits the same cores.
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    import flax
+    import jax
+
+    step, state = make_step(options.batch, options.resolution, options.classes)
+    ours, torch_ms, peer = [], [], {}
+    for _ in range(options.rounds):
+        times, state = time_ours(step, state, options.steps)
+        ours.append(statistics.median(times))
+        peer = time_peer(options)
+        torch_ms.append(peer["median_ms"])
+    ours_median, torch_median = statistics.median(ours), statistics.median(torch_ms)
+    line = {
+        "model": "resnet18",
+        "ours_ms": round(ours_median, 2),
+        "torch_ms": round(torch_median, 2),
+        "ratio": round(ours_median / torch_median, 3),
+        "ours_rounds_ms": [round(each, 2) for each in ours],
+        "torch_rounds_ms": torch_ms,
+        "batch": options.batch,
+        "resolution": options.resolution,
+        "classes": options.classes,
+        "dtype": "float32",
+        "threads": options.threads,
+        "versions": {
+            "jax": jax.__version__,
+            "flax": flax.__version__,
+            "peer": peer["framework"],
+        },
+        "device": {"ours": jax.default_backend(), "peer": peer["device"]},
+        "date": datetime.date.today().isoformat(),
+    }
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Every config key, its default and its meaning. Experiments import this and change a few lines.
+
+Options of a model part or task that are None stay at that part's own default.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    """Returns the complete, locked default config."""
+    config = ConfigDict()
+    config.seed = 0  # initialisation, data order, augmentation
+    config.num_devices = 0  # devices of the data axis; 0: all
+    config.dtype = "auto"  # compute dtype: float32, bfloat16; auto: float32 on CPU, else bfloat16
+    config.batch_size = 128  # examples per update, over all devices
+    config.eval_batch_size = 500
+    config.total_epochs = 10.0
+    config.total_steps = 0  # overrides total_epochs when positive
+    config.log_every_steps = 50
+    config.eval_every_epochs = 1.0  # evaluates and saves; 0: at the end only
+    config.checkpoint_every_steps = 0  # saves between evaluations; 0: never
+    config.best_metric = "accuracy"  # evaluation metric whose best checkpoint is kept
+    config.steps_per_dispatch = 0  # training steps per call of the device; 0: 1 on CPU, else 10
+    config.accumulation_steps = 1  # micro-batches per update
+    config.ema_decay = 0.0  # averages of parameters and batch statistics; 0: none
+    config.data_dir = ""  # where prepared TFDS datasets lie; empty: TFDS's own default
+
+    config.data = ConfigDict()
+    config.data.name = "cifar10"  # any TFDS image classification dataset in array_record, or ours
+    config.data.train_split = "train"
+    config.data.eval_split = "test"
+    config.data.first_classes = 0  # keeps the classes below this number; 0: all
+    config.data.image_size = 0  # side in pixels after resize and centre crop; 0: as stored
+    config.data.mean = (0.5,)  # per channel, of pixels in [0, 1]; one value serves all channels
+    config.data.std = (0.5,)
+    config.data.placement = "auto"  # resident (on the device), disk, or auto by size
+    config.data.num_threads = 0  # reading threads; 0: one per core
+
+    config.augment = ConfigDict()
+    config.augment.pad_crop = 0  # pads by this many pixels, then crops at random
+    config.augment.flip = False  # mirrors left to right, one image in two
+
+    config.model = ConfigDict()
+    config.model.backbone = "resnet18"
+    config.model.head = "linear"
+    config.model.pool = "mean"
+    config.model.backbone_options = ConfigDict()
+    config.model.backbone_options.out_channels = config_dict.placeholder(int)
+    config.model.backbone_options.out_shortcut = config_dict.placeholder(str)
+    config.model.backbone_options.shortcut = config_dict.placeholder(str)
+    config.model.head_options = ConfigDict()
+    config.model.head_options.allow_repeated = config_dict.placeholder(bool)
+    config.model.head_options.bias = config_dict.placeholder(float)
+    config.model.head_options.bias_init = config_dict.placeholder(str)
+    config.model.head_options.init_scale = config_dict.placeholder(float)
+    config.model.head_options.kernel_init = config_dict.placeholder(str)
+    config.model.head_options.learn_scale = config_dict.placeholder(bool)
+    config.model.head_options.negate_scale = config_dict.placeholder(bool)
+    config.model.head_options.normalize_features = config_dict.placeholder(bool)
+    config.model.head_options.use_bias = config_dict.placeholder(bool)
+    config.model.pool_options = ConfigDict()
+    config.model.pool_options.window = config_dict.placeholder(int)
+
+    config.task = ConfigDict()
+    config.task.name = "supervised"
+    config.task.options = ConfigDict()
+    config.task.options.label_smoothing = config_dict.placeholder(float)
+
+    config.optim = ConfigDict()
+    config.optim.name = "sgd"  # sgd, rmsprop, adamw
+    config.optim.lr = 0.1
+    config.optim.momentum = 0.9  # sgd, rmsprop
+    config.optim.nesterov = False  # sgd
+    config.optim.b1 = 0.9  # adamw
+    config.optim.b2 = 0.999  # adamw
+    config.optim.rms_decay = 0.99  # rmsprop
+    config.optim.eps = 1e-8  # rmsprop (outside the root), adamw
+    config.optim.weight_decay = 0.0  # L2 in the gradient; adamw: decoupled
+    config.optim.no_decay = ()  # patterns of parameter paths without weight decay
+    config.optim.clip_norm = 0.0  # largest global norm of the gradient; 0: none
+    config.optim.frozen = ()  # patterns of parameter paths that do not train
+    config.optim.lr_multipliers = ()  # (pattern, factor) pairs, first match wins
+    config.optim.schedule = "constant"  # constant, step, cosine, linear, exponential, plateau
+    config.optim.warmup_epochs = 0.0
+    config.optim.milestones = ()  # step: epochs at which the rate is multiplied by factor
+    config.optim.factor = 0.1  # step: at each milestone; exponential: each epoch
+    config.optim.per_epoch = False  # cosine, linear, exponential: constant within an epoch
+    config.optim.plateau = ConfigDict()  # watches best_metric at every evaluation
+    config.optim.plateau.factor = 0.2
+    config.optim.plateau.patience = 3  # reduces at the evaluation after this many bad ones
+    config.optim.plateau.threshold = 1e-4  # an improvement must exceed it; absolute
+    config.optim.plateau.mode = "max"
+    return config.lock()
+
+
+# Keys that cannot change a result: a run may be resumed with other values.
+MAY_DIFFER = ("data_dir", "data.num_threads")
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    """Shrinks an experiment to two steps on the digits, so that a test can run it on a CPU."""
+    config.data.name, config.data.first_classes = "digits", 0
+    config.data.train_split, config.data.eval_split = "train", "test[:50]"
+    config.data.mean, config.data.std = (0.5,), (0.5,)
+    config.total_steps, config.batch_size, config.log_every_steps = 2, 8, 1
+    config.optim.warmup_epochs, config.optim.milestones = 0.0, ()
+    config.num_devices = 1
+    return config
+
+
+def variants(arg: str, known: tuple[str, ...]) -> list[str]:
+    """Splits the part of `--config=file.py:a,b` behind the colon; raises on an unknown variant."""
+    names = [name for name in arg.split(",") if name]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown config variant {name!r}; known: {', '.join(known)}")
+    return names
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict:
+    """Returns one level of dotted keys, as overrides on the command line name them."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,82 @@
+"""Checkpoints by orbax: asynchronous, atomic, the last and the best are kept."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from orbax.checkpoint import checkpoint_managers
+
+
+class Restored(NamedTuple):
+    """A checkpoint: its step, the device state, and what the host loop needs to go on."""
+
+    step: int
+    state: Any
+    host: dict
+
+
+class Checkpoints:
+    """The checkpoints of one run, under `workdir/checkpoints/<step>`.
+
+    A step folder appears only when it is complete, so a run killed at any instant finds whole
+    checkpoints alone. Nothing is deleted before its successor is complete.
+
+    Args:
+        workdir: folder of the run.
+        best_metric: the evaluation metric, larger is better, whose best checkpoint is kept
+            beside the last one.
+    """
+
+    def __init__(self, workdir: str | Path, best_metric: str):
+        def best(metrics):
+            return metrics[best_metric]
+
+        policies = checkpoint_managers
+        keep = [
+            policies.LatestN(1),
+            policies.BestN(get_metric_fn=best, n=1, keep_checkpoints_without_metrics=False),
+        ]
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(keep),
+            best_fn=best,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+        )
+        self._manager = ocp.CheckpointManager(
+            (Path(workdir) / "checkpoints").absolute(), options=options
+        )
+
+    @property
+    def last_step(self) -> int | None:
+        """Step of the newest checkpoint, or None."""
+        return self._manager.latest_step()
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the best evaluated checkpoint, or None."""
+        return self._manager.best_step()
+
+    def save(self, step: int, state: Any, host: dict, metrics: dict | None) -> None:
+        """Starts saving `state` (device arrays) and `host` (JSON) for `step`; returns at once."""
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host))
+        if step not in self._manager.all_steps():
+            self._manager.save(step, args=items, metrics=metrics)
+
+    def restore(self, step: int, abstract_state: Any, mesh: Mesh) -> Restored:
+        """Restores the checkpoint of `step`, replicated over the mesh whatever wrote it."""
+        sharding = NamedSharding(mesh, PartitionSpec())
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract_state
+        )
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(target), host=ocp.args.JsonRestore()
+        )
+        restored = self._manager.restore(step, args=items)
+        return Restored(step, restored["state"], restored["host"])
+
+    def close(self) -> None:
+        """Waits until what was saved is complete."""
+        self._manager.wait_until_finished()
+        self._manager.close()

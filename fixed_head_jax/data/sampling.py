@@ -1,0 +1,120 @@
+"""Index orders: which examples make up which batch, as pure functions of seed and step.
+
+Training reads ONE continuous stream: position p belongs to epoch p // N, every epoch is a fresh
+permutation of the N examples, and batch `step` is positions step * B ... step * B + B - 1. Batches
+may straddle epochs, so each example is seen exactly once per epoch and none is dropped.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+
+def epoch_start(epoch: float, num_examples: int, batch_size: int) -> int:
+    """Computes the number of steps after which `epoch` epochs are complete.
+
+    `ceil(epoch * N / B)`, exactly: a float epoch stands for the nearest fraction with a
+    denominator of at most a million, so that 0.1 is 1/10.
+
+    Args:
+        epoch: number of epochs, >= 0.
+        num_examples: N.
+        batch_size: B, of all devices together.
+
+    Returns:
+        The first step that reads nothing from before `epoch`.
+    """
+    check_sizes(num_examples, batch_size)
+    exact = Fraction(epoch).limit_denominator(1_000_000)
+    return math.ceil(exact * num_examples / batch_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, num_examples: int) -> Int32[np.ndarray, " n"]:
+    order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_examples)
+    order = order.astype(np.int32)
+    order.flags.writeable = False  # the cache hands the same array to every caller
+    return order
+
+
+def train_indices(
+    seed: int, step: int, batch_size: int, num_examples: int
+) -> Int32[np.ndarray, " b"]:
+    """Returns the examples of training batch `step`.
+
+    Args:
+        seed: seed of the order, >= 0.
+        step: number of the batch, from 0 over the whole run.
+        batch_size: B, of all devices together; may exceed `num_examples`.
+        num_examples: N.
+
+    Returns:
+        Indices into the source, each in 0 ... N - 1.
+    """
+    first, last = step * batch_size, (step + 1) * batch_size
+    pieces = []
+    while first < last:
+        epoch, offset = divmod(first, num_examples)
+        count = min(last - first, num_examples - offset)
+        pieces.append(_permutation(seed, epoch, num_examples)[offset : offset + count])
+        first += count
+    return np.concatenate(pieces)
+
+
+def eval_batches(
+    num_examples: int, batch_size: int
+) -> Iterator[tuple[Int32[np.ndarray, " b"], Float32[np.ndarray, " b"]]]:
+    """Iterates over (indices, mask) of batches that hold every example exactly once.
+
+    The last batch is padded with index 0 and mask 0, so that all have one shape.
+    """
+    check_sizes(num_examples, batch_size)
+    return (
+        eval_indices(step, batch_size, num_examples)
+        for step in range(num_eval_steps(num_examples, batch_size))
+    )
+
+
+def num_eval_steps(num_examples: int, batch_size: int) -> int:
+    """Counts the batches of `eval_batches`."""
+    return -(-num_examples // batch_size)
+
+
+def eval_indices(
+    step: int, batch_size: int, num_examples: int
+) -> tuple[Int32[np.ndarray, " b"], Float32[np.ndarray, " b"]]:
+    """Returns (indices, mask) of evaluation batch `step`; mask is 0 where padded."""
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    real = positions < num_examples
+    return np.where(real, positions, 0).astype(np.int32), real.astype(np.float32)
+
+
+def shard_slice(batch_size: int, shard: tuple[int, int]) -> slice:
+    """Returns the contiguous slice of a global batch that process `shard[0]` of `shard[1]` reads.
+
+    Raises:
+        ValueError: if the batch does not divide evenly or there is no such process.
+    """
+    index, count = shard
+    if not 0 <= index < count:
+        raise ValueError(f"shard must be (index, count) with 0 <= index < count, got {shard}")
+    if batch_size < 1 or batch_size % count:
+        raise ValueError(
+            f"batch_size must be a positive multiple of the {count} processes, got {batch_size}"
+        )
+    size = batch_size // count
+    return slice(index * size, (index + 1) * size)
+
+
+def check_sizes(num_examples: int, batch_size: int, seed: int = 0) -> None:
+    """Raises ValueError unless there is something to order."""
+    if num_examples < 1:
+        raise ValueError(f"num_examples must be >= 1, got {num_examples}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+    if seed < 0:
+        raise ValueError(f"seed must be >= 0, got {seed}")

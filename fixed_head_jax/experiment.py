@@ -1,0 +1,143 @@
+"""From a config to everything the loop needs, checked before anything is compiled."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from fixed_head_jax import optim, parallel
+from fixed_head_jax.augment import make_augment
+from fixed_head_jax.data import Dataset, open_dataset
+from fixed_head_jax.data.sampling import epoch_start
+from fixed_head_jax.model import get_model
+from fixed_head_jax.step import TrainState, averaged, make_eval_step, make_train_step
+from fixed_head_jax.tasks import get_task
+
+
+class Run(NamedTuple):
+    """A checked config: everything `train` and `evaluate` need, nothing compiled."""
+
+    config: ConfigDict
+    mesh: Mesh
+    train_data: Dataset
+    eval_data: Dataset
+    train_step: Callable
+    eval_step: Callable
+    create_state: Callable
+    total_steps: int
+    eval_steps: frozenset
+
+
+def build(config: ConfigDict) -> Run:
+    """Checks a config and builds what it names.
+
+    Raises:
+        ValueError: on anything the config gets wrong, in one line.
+    """
+    mesh = parallel.make_mesh(config.num_devices)
+    _check_sizes(config, mesh.size)
+    open_split = partial(
+        open_dataset, config.data.name, data_dir=config.data_dir,
+        **{key: config.data[key] for key in _DATA_KEYS},
+    )  # fmt: skip
+    train_data, eval_data = open_split(config.data.train_split), open_split(config.data.eval_split)
+    source = train_data.source
+    if len(config.data.mean) not in (1, source.image_shape[-1]):
+        raise ValueError(
+            f"data.mean has {len(config.data.mean)} values, but images of {source.name!r} have "
+            f"{source.image_shape[-1]} channels"
+        )
+    augment, eval_augment = make_augment(config.data.mean, config.data.std, **config.augment)
+    options = {key: _options(config.model[key]) for key in _OPTION_KEYS}
+    options["backbone_options"]["dtype"] = _dtype(config.dtype)
+    names = {key: config.model[key] for key in ("backbone", "head", "pool")}
+    model = get_model(source.num_classes, **names, **options, axis_name=parallel.AXIS)
+    init, loss = get_task(config.task.name, model, **_options(config.task.options))
+
+    starts = partial(epoch_start, num_examples=len(source), batch_size=config.batch_size)
+    total_steps = config.total_steps or starts(config.total_epochs)
+    images = jnp.zeros((1, *source.image_shape), jnp.float32)
+    params, _, _ = jax.eval_shape(init, jax.random.key(0), images)
+    schedule = _make_schedule(config.optim, total_steps, starts)
+    tx = _make_optimizer(config.optim, params, schedule)
+
+    def create_state() -> TrainState:
+        params, model_state, task_state = init(jax.random.key(config.seed), images)
+        ema = jax.tree.map(jnp.copy, averaged(params, model_state)) if config.ema_decay else {}
+        step = jnp.zeros((), jnp.int32)
+        return TrainState(step, params, model_state, task_state, tx.init(params), ema)
+
+    train_step = make_train_step(
+        loss, tx, augment, schedule, config.seed, config.accumulation_steps, config.ema_decay
+    )
+    return Run(
+        config, mesh, train_data, eval_data, train_step,
+        make_eval_step(model, eval_augment), create_state, total_steps,
+        _event_steps(config.eval_every_epochs, starts, total_steps),
+    )  # fmt: skip
+
+
+_DATA_KEYS = ("first_classes", "image_size", "placement", "num_threads")
+_OPTION_KEYS = ("backbone_options", "head_options", "pool_options")
+
+
+def _options(config: ConfigDict) -> dict:
+    """Returns the options that are set; None leaves an option at its owner's default."""
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _dtype(name: str):
+    dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    dtypes["auto"] = dtypes["float32" if jax.default_backend() == "cpu" else "bfloat16"]
+    if name not in dtypes:
+        raise ValueError(f"unknown dtype {name!r}; known: {', '.join(sorted(dtypes))}")
+    return dtypes[name]
+
+
+def _check_sizes(config, num_devices):
+    for key in ("batch_size", "eval_batch_size", "log_every_steps", "accumulation_steps"):
+        if config[key] < 1:
+            raise ValueError(f"{key} must be at least 1, got {config[key]}")
+    parts = num_devices * config.accumulation_steps
+    if config.batch_size % parts:
+        raise ValueError(
+            f"batch_size={config.batch_size} is not divisible by {parts} = {num_devices} devices x "
+            f"{config.accumulation_steps} accumulation_steps; set batch_size or num_devices"
+        )
+    if not config.total_steps and config.total_epochs <= 0:
+        raise ValueError(f"total_epochs must be positive, got {config.total_epochs}")
+    if not 0 <= config.ema_decay < 1:
+        raise ValueError(f"ema_decay must be in [0, 1), got {config.ema_decay}")
+
+
+def _make_schedule(config, total_steps, starts):
+    warmup_steps = starts(config.warmup_epochs)
+    keys = ("milestones", "factor", "per_epoch")
+    options = {key: config[key] for key in keys}
+    return optim.make_schedule(
+        config.schedule, config.lr, total_steps, starts, warmup_steps=warmup_steps, **options
+    )
+
+
+def _make_optimizer(config, params, schedule):
+    keys = (
+        "name", "momentum", "nesterov", "weight_decay", "no_decay", "b1", "b2", "eps",
+        "rms_decay", "clip_norm", "frozen", "lr_multipliers",
+    )  # fmt: skip
+    plateau = dict(config.plateau) if config.schedule == "plateau" else None
+    return optim.make_optimizer(
+        params, schedule, plateau=plateau, **{key: config[key] for key in keys}
+    )
+
+
+def _event_steps(every_epochs, starts, total_steps):
+    """Returns the steps after which to evaluate: the end, and every `every_epochs` if positive."""
+    events, count = {total_steps}, 1
+    while every_epochs > 0 and (step := starts(every_epochs * count)) < total_steps:
+        events.add(max(step, 1))
+        count += 1
+    return frozenset(events)

@@ -1,0 +1,30 @@
+"""Heads: features [B, D] -> logits [B, K], float32.
+
+A head is a linen module with the field `num_classes` (K), the call `head(features)`, and
+`check_capacity(dim)`, which raises ValueError where it cannot hold K classes in `dim` features;
+`get_model` asks before anything is initialised, and the call itself asks again. What a head draws
+but never learns lives in the collection "fixed". To add one, write it in a file of its own and
+name it in `HEADS`; the contract tests cover it from there.
+"""
+
+from flax import linen as nn
+
+from fixed_head_jax import lookup
+from fixed_head_jax.heads import fixed, linear
+
+HEADS = {
+    "linear": linear.Linear,
+    "random": fixed.Random,
+    "orthogonal": fixed.Orthogonal,
+    "hadamard": fixed.Hadamard,
+    "identity": fixed.Identity,
+}
+
+
+def get_head(name: str, **options) -> nn.Module:
+    """Builds the head `name`; `options` name at least `num_classes`.
+
+    Raises:
+        ValueError: on an unknown name or option, or a value the head does not know.
+    """
+    return lookup.build("head", HEADS, name, options)

@@ -1,0 +1,108 @@
+"""Tables of results: heads side by side, published next to measured."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+COLUMNS = {
+    "head": "head",
+    "params": "trained parameters",
+    "fixed": "stored fixed parameters",
+    "accuracy": "test accuracy (%)",
+    "gap": "gap to {baseline}",
+    "published": "published (%)",
+}
+
+
+def sweep_rows(
+    sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Summarises the finished runs of a sweep, one dict per row of the sweep.
+
+    Args:
+        sweep: "baseline", "seeds" and "rows", see `sweep.run_sweep`.
+        results: one dict per finished run with "name", "accuracy" (%), "params" and "fixed".
+
+    Returns:
+        Per row: "head", "params", "fixed", "accuracy" (mean over seeds, %), "std" (sample standard
+        deviation), "runs" (how many seeds), "gap" (mean minus the baseline's mean), "published".
+        None stands for what is not known: all of a row without runs, the spread of a single run.
+    """
+    accuracies = {
+        row["name"]: [r["accuracy"] for r in results if r["name"] == row["name"]]
+        for row in sweep["rows"]
+    }
+    means = {name: statistics.fmean(each) for name, each in accuracies.items() if each}
+    baseline = means.get(sweep["baseline"])
+    rows = []
+    for row in sweep["rows"]:
+        name = row["name"]
+        first = next((r for r in results if r["name"] == name), {})
+        mean, each = means.get(name), accuracies[name]
+        rows.append(
+            {
+                "head": name,
+                "params": first.get("params"),
+                "fixed": first.get("fixed"),
+                "accuracy": mean,
+                "std": statistics.stdev(each) if len(each) > 1 else None,
+                "runs": len(each),
+                "gap": None if mean is None or baseline is None else mean - baseline,
+                "published": row.get("published"),
+            }
+        )
+    return rows
+
+
+def sweep_table(sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
+    """Formats the finished runs of a sweep as an aligned Markdown table.
+
+    The test accuracy is the mean over seeds with the sample standard deviation and the number of
+    runs; the gap is the difference of the means. The published column is there if a row has one.
+
+    Args:
+        sweep: "baseline", "seeds" and "rows", see `sweep.run_sweep`.
+        results: one dict per finished run with "name", "accuracy" (%), "params" and "fixed".
+
+    Returns:
+        The table, its lines ended by newlines.
+    """
+    rows = sweep_rows(sweep, results)
+    columns = dict(COLUMNS, gap=COLUMNS["gap"].format(baseline=sweep["baseline"]))
+    if all(row["published"] is None for row in rows):
+        del columns["published"]
+    cells = [list(columns.values())]
+    for row in rows:
+        text = {
+            "head": row["head"],
+            "params": _number(row["params"], ",d"),
+            "fixed": _number(row["fixed"], ",d"),
+            "accuracy": _accuracy(row),
+            "gap": "-" if row["head"] == sweep["baseline"] else _number(row["gap"], "+.2f"),
+            "published": _number(row["published"], ".2f"),
+        }
+        cells.append([text[column] for column in columns])
+    return _markdown(cells)
+
+
+def _number(value: float | int | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)
+
+
+def _accuracy(row: Mapping[str, Any]) -> str:
+    if row["accuracy"] is None:
+        return "-"
+    spread = "" if row["std"] is None else f" ± {row['std']:.2f}"
+    return f"{row['accuracy']:.2f}{spread} (n={row['runs']})"
+
+
+def _markdown(cells: list[list[str]]) -> str:
+    """Aligns cells, the first column to the left and numbers to the right; row 0 is the header."""
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
+    lines = []
+    for row in [cells[0], rule, *cells[1:]]:
+        padded = [row[0].ljust(widths[0])]
+        padded += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("| " + " | ".join(padded) + " |\n")
+    return "".join(lines)

@@ -1,0 +1,120 @@
+"""The pure functions of one device's shard: the training step and the evaluation step."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from fixed_head_jax import optim, parallel
+from fixed_head_jax.evaluators import classification_sums
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that the next step depends on, beside the config: what a checkpoint holds.
+
+    Attributes:
+        step: number of updates done.
+        params: trained parameters.
+        model_state: the other collections of the model, `batch_stats` and `fixed`.
+        task_state: memory of the task; empty for supervised training.
+        opt_state: state of the optimizer.
+        ema: averages of params and batch_stats, or empty.
+    """
+
+    step: jax.Array
+    params: Any
+    model_state: Any
+    task_state: Any
+    opt_state: Any
+    ema: Any
+
+
+def averaged(params: Any, model_state: Any) -> dict:
+    """Selects what an exponential moving average follows: never the fixed vectors."""
+    return {"params": params, "batch_stats": model_state.get("batch_stats", {})}
+
+
+def make_train_step(
+    loss: Callable,
+    tx: optax.GradientTransformation,
+    augment: Callable,
+    schedule: Callable,
+    seed: int,
+    accumulation_steps: int,
+    ema_decay: float,
+) -> Callable:
+    """Returns `train_step(state, batch) -> (state, metrics)` on one device's shard.
+
+    Args:
+        loss: of the task, see `tasks`.
+        tx: the optimizer.
+        augment: `(rngs, images) -> images`.
+        schedule: learning rate of a step, for the log.
+        seed: of the run; an example's randomness depends on (seed, step, position in the global
+            batch) alone.
+        accumulation_steps: gradients of this many micro-batches are averaged; batch norm sees one
+            micro-batch at a time. Example i is in micro-batch i modulo this number, so that the
+            members do not depend on the number of devices.
+        ema_decay: decay d of the averages, min(d, (1 + step) / (10 + step)) early on; 0: none.
+    """
+    grad_fn = jax.value_and_grad(loss, has_aux=True)
+
+    def micro_step(params, carry, inputs):
+        model_state, task_state = carry
+        batch, rngs = inputs
+        (_, aux), grads = grad_fn(params, model_state, task_state, batch, rngs)
+        model_state, task_state, metrics = aux
+        return (model_state, task_state), (grads, metrics)
+
+    def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        rngs = _example_rngs(seed, state.step, batch["index"].shape[0])
+        batch = {**batch, "image": augment(rngs, batch["image"])}
+        micro_batches = jax.tree.map(partial(_deal, accumulation_steps), (batch, rngs))
+        (model_state, task_state), results = parallel.fold(
+            partial(micro_step, state.params), (state.model_state, state.task_state), micro_batches
+        )
+        grads, metrics = jax.tree.map(lambda x: x.mean(0), results)
+        grads, metrics = lax.pmean((grads, metrics), parallel.AXIS)
+        metrics["grad_norm"] = optax.tree.norm(grads)
+        metrics["lr"] = schedule(state.step) * optim.plateau_scale(state.opt_state)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema_decay:
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            ema = optax.incremental_update(averaged(params, model_state), ema, 1 - decay)
+        state = TrainState(state.step + 1, params, model_state, task_state, opt_state, ema)
+        return state, metrics
+
+    return train_step
+
+
+def _example_rngs(seed, step, local_batch_size):
+    """Returns one key per example of this shard, from (seed, step, global position)."""
+    first = lax.axis_index(parallel.AXIS) * local_batch_size
+    rng = jax.random.fold_in(jax.random.key(seed), step)
+    return jax.vmap(partial(jax.random.fold_in, rng))(first + jnp.arange(local_batch_size))
+
+
+def _deal(hands, x):
+    """Reshapes [B, ...] to [hands, B / hands, ...]; example i goes to hand i modulo `hands`."""
+    return x.reshape(x.shape[0] // hands, hands, *x.shape[1:]).swapaxes(0, 1)
+
+
+def make_eval_step(model, augment: Callable) -> Callable:
+    """Returns `eval_step(models, batch) -> {name: sums}` for several sets of variables at once."""
+
+    def eval_step(models: dict, batch: dict) -> dict:
+        images = augment(batch["image"])
+        sums = {}
+        for name, variables in models.items():
+            logits = model.apply(variables, images, train=False)["logits"]
+            sums[name] = classification_sums(logits, batch["label"], batch["mask"])
+        return lax.psum(sums, parallel.AXIS)
+
+    return eval_step

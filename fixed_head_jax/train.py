@@ -1,0 +1,196 @@
+"""The loop, one for every task: trains or resumes a run, evaluates, saves and logs."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from fixed_head_jax import optim, parallel
+from fixed_head_jax.checkpoint import Checkpoints, Restored
+from fixed_head_jax.evaluators import classification_metrics
+from fixed_head_jax.experiment import Run
+from fixed_head_jax.interval_log import IntervalLog
+from fixed_head_jax.step import TrainState
+from fixed_head_jax.workdir import write_json
+from fixed_head_jax.writer import Writer
+
+
+class Stopped(Exception):
+    """The run was asked to stop, saved its state and can be resumed by the same command."""
+
+
+class Programs(NamedTuple):
+    """The compiled steps of a run, and the data they read on the device."""
+
+    train_step: Callable
+    eval_step: Callable
+    train_arrays: dict
+    eval_arrays: dict
+
+
+def _compile(run: Run, for_training: bool) -> Programs:
+    def train_steps(state, arrays, batches):
+        return parallel.fold(
+            lambda state, batch: run.train_step(state, run.train_data.fetch(arrays, batch)),
+            state, batches,
+        )  # fmt: skip
+
+    def eval_step(models, arrays, batch):
+        return run.eval_step(models, run.eval_data.fetch(arrays, batch))
+
+    train_arrays = run.train_data.arrays() if for_training else {}
+    return Programs(
+        parallel.pmap_step(train_steps, run.mesh, parallel.SPLIT_PER_STEP, donate=True),
+        parallel.pmap_step(eval_step, run.mesh, parallel.SPLIT, donate=False),
+        parallel.replicate(train_arrays, run.mesh),
+        parallel.replicate(run.eval_data.arrays(), run.mesh),
+    )
+
+
+def _evaluate(run: Run, programs: Programs, state: TrainState) -> dict[str, float]:
+    """Evaluates the parameters, and their averages if kept, on the evaluation split."""
+    models = {"eval": {"params": state.params, **state.model_state}}
+    if state.ema:
+        models["eval_ema"] = {**models["eval"], **state.ema}
+    devices = run.mesh.size
+    batch_size = -(-run.config.eval_batch_size // devices) * devices
+    pending = []
+    for batch in run.eval_data.eval_batches(batch_size, parallel.process_shard()):
+        batch = parallel.shard_batch(batch, run.mesh, parallel.SPLIT)
+        pending.append(programs.eval_step(models, programs.eval_arrays, batch))
+    metrics = {}
+    for name in models:
+        batches = [jax.device_get(sums[name]) for sums in pending]
+        totals = {key: float(sum(float(sums[key]) for sums in batches)) for key in batches[0]}
+        for key, value in classification_metrics(totals).items():
+            metrics[f"{name}/{key}"] = value
+    return metrics
+
+
+def train(run: Run, workdir: str | Path, stop_requested: Callable = lambda: False) -> dict:
+    """Trains to the end, going on from the last checkpoint in `workdir` if there is one.
+
+    Args:
+        run: from `build`; `workdir` must be claimed for it.
+        workdir: folder for checkpoints, metrics.jsonl, tensorboard/ and result.json.
+        stop_requested: asked after every dispatch; once true, the run saves and raises `Stopped`.
+
+    Returns:
+        The last evaluation's metrics, `params` and `fixed` (numbers of trained and of stored fixed
+        values), as written to result.json.
+
+    Raises:
+        NonFiniteLossError: with the step; checkpoints are those from before it.
+        Stopped: see `stop_requested`.
+    """
+    checkpoints = Checkpoints(workdir, f"eval/{run.config.best_metric}")
+    try:
+        result = _loop(run, checkpoints, workdir, stop_requested)
+    finally:
+        checkpoints.close()
+    write_json(Path(workdir) / "result.json", result)
+    return result
+
+
+def _start(run: Run, checkpoints: Checkpoints) -> Restored:
+    if checkpoints.last_step is None:
+        state = parallel.replicate(jax.jit(run.create_state)(), run.mesh)
+        return Restored(0, state, {"partial": [], "metrics": {}})
+    return checkpoints.restore(checkpoints.last_step, jax.eval_shape(run.create_state), run.mesh)
+
+
+def _loop(run, checkpoints, workdir, stop_requested):
+    config = run.config
+    step, state, host = _start(run, checkpoints)
+    metrics = host["metrics"]
+    programs = _compile(run, for_training=step < run.total_steps)
+    batches = run.train_data.train_batches(
+        config.seed, config.batch_size, step, run.total_steps - step, parallel.process_shard()
+    )
+    with Writer(workdir, run.total_steps, step, is_main=jax.process_index() == 0) as writer:
+        write = partial(_write, writer, config.batch_size / len(run.train_data.source))
+        log = IntervalLog(
+            config.log_every_steps, run.total_steps, write, config.batch_size, host["partial"]
+        )
+
+        def save(metrics_here):
+            log.flush()
+            host = {"partial": log.partial(), "metrics": metrics}
+            checkpoints.save(step, state, host, metrics_here)
+
+        while step < run.total_steps:
+            start = time.perf_counter()
+            size = _dispatch_size(config, step, run)
+            batch = _stack([next(batches) for _ in range(size)])
+            waited = time.perf_counter() - start
+            batch = parallel.shard_batch(batch, run.mesh, parallel.SPLIT_PER_STEP)
+            state, step_metrics = programs.train_step(state, programs.train_arrays, batch)
+            step += size
+            log.add(step, step_metrics, waited)
+            writer.progress(step)
+            if step in run.eval_steps:
+                log.flush()
+                metrics = _evaluate(run, programs, state)
+                write(step, metrics)
+                state = _observe(config, state, metrics)
+                save(metrics)
+                log.restart_clock()
+            elif config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0:
+                save(None)
+            if step < run.total_steps and parallel.any_process(stop_requested()):
+                save(None)
+                raise Stopped(f"stopped at step {step:,} of {run.total_steps:,}; state saved")
+    counts = {"params": _size(state.params), "fixed": _size(state.model_state.get("fixed", {}))}
+    return {**metrics, **counts, "step": step}
+
+
+def _write(writer, epochs_per_step, step, values):
+    writer.write(step, {"epoch": round(step * epochs_per_step, 4), **values})
+
+
+def _observe(config, state, metrics):
+    if config.optim.schedule != "plateau":
+        return state
+    value = metrics[f"eval/{config.best_metric}"]
+    opt_state = optim.observe(state.opt_state, value, dict(config.optim.plateau))
+    return state.replace(opt_state=opt_state)
+
+
+def _dispatch_size(config, step, run):
+    """Returns how many steps to run at once: all of a dispatch, or one near the next event."""
+    steps = config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 10)
+    every = [config.log_every_steps, config.checkpoint_every_steps]
+    events = [step + size - step % size for size in every if size]
+    events.append(min(event for event in run.eval_steps if event > step))
+    return steps if step + steps <= min(events) else 1
+
+
+def _stack(batches):
+    return {key: np.stack([batch[key] for batch in batches]) for key in batches[0]}
+
+
+def _size(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def evaluate(run: Run, workdir: str | Path) -> dict[int, dict[str, float]]:
+    """Evaluates the kept checkpoints of `workdir`; returns step -> metrics.
+
+    Raises:
+        ValueError: if there is no checkpoint.
+    """
+    checkpoints = Checkpoints(workdir, f"eval/{run.config.best_metric}")
+    steps = {step for step in (checkpoints.best_step, checkpoints.last_step) if step is not None}
+    if not steps:
+        raise ValueError(f"workdir {str(workdir)!r} has no checkpoint yet; train first")
+    programs, abstract_state = _compile(run, for_training=False), jax.eval_shape(run.create_state)
+    results = {}
+    for step in sorted(steps):
+        state = checkpoints.restore(step, abstract_state, run.mesh).state
+        results[step] = _evaluate(run, programs, state)
+    checkpoints.close()
+    return results

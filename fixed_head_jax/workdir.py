@@ -1,0 +1,57 @@
+"""The folder of a run: whose it is, and its result."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def claim(workdir: str | Path, config: dict[str, Any], may_differ: tuple[str, ...]) -> None:
+    """Creates `workdir` and writes `config.json`, or checks that the run in it is the same one.
+
+    Args:
+        workdir: folder of the run.
+        config: flat, JSON-like: dotted key -> value.
+        may_differ: keys that cannot change a result (where the data lies, say).
+
+    Raises:
+        ValueError: if the folder cannot be written, or holds another config's run; the message
+            lists the differing keys.
+    """
+    path = Path(workdir)
+    config = json.loads(json.dumps(config))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not (path / "config.json").exists():
+            write_json(path / "config.json", config)
+            return
+    except OSError as error:
+        raise ValueError(f"workdir {str(path)!r} cannot be written: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise ValueError(f"workdir {str(path)!r} cannot be written: no permission")
+    theirs = read_config(path)
+    differing = [
+        f"{key} ({theirs.get(key)!r} there, {config.get(key)!r} here)"
+        for key in sorted(theirs.keys() | config.keys())
+        if theirs.get(key) != config.get(key) and key not in may_differ
+    ]
+    if differing:
+        raise ValueError(
+            f"workdir {str(path)!r} holds the run of another config: {'; '.join(differing)}; "
+            "choose another workdir, or repeat that run's command to go on with it"
+        )
+
+
+def read_config(workdir: str | Path) -> dict[str, Any]:
+    """Reads the config of the run in `workdir`; raises ValueError if there is none."""
+    path = Path(workdir) / "config.json"
+    if not path.exists():
+        raise ValueError(f"workdir {str(workdir)!r} holds no run: {path.name} is missing")
+    return json.loads(path.read_text())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that the file is either the old one or the new one, whole."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    temporary.replace(path)

@@ -1,0 +1,382 @@
+"""Oracle tests of the optimizers and schedules; freezing, groups, plateau and errors."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from fixed_head_jax import optim
+
+PLATEAU = {"factor": 0.2, "patience": 3, "threshold": 1e-4, "mode": "max"}
+CIFAR_STEPS = 390.625  # 50,000 images in batches of 128
+
+
+def cifar_starts(epoch):
+    return math.ceil(epoch * CIFAR_STEPS)
+
+
+def ten(epoch):
+    return 10 * epoch
+
+
+def make_params():
+    rng = np.random.default_rng(0)
+
+    def array(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    return {
+        "backbone": {
+            "conv1": {"kernel": array(2, 3)},
+            "bn1": {"scale": array(3), "bias": array(3)},
+        },
+        "head": {"kernel": array(3, 4), "bias": array(4)},
+    }
+
+
+def make_gradients(params, steps, size=1.0):
+    rng = np.random.default_rng(1)
+    return [
+        jax.tree.map(lambda p: jnp.asarray(size * rng.normal(size=p.shape), jnp.float32), params)
+        for _ in range(steps)
+    ]
+
+
+def run(params, gradients, schedule=lambda step: 0.1, **options):
+    tx = optim.make_optimizer(jax.eval_shape(lambda: params), schedule, **options)
+
+    @jax.jit
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    for grads in gradients:
+        params, state = step(params, state, grads)
+    return params, state
+
+
+def by_path(tree):
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(x, np.float64)
+        for p, x in paths
+    }
+
+
+def oracle(params, gradients, rule):
+    """Runs `rule(p, g, memory, step) -> p` on every leaf in float64."""
+    params, memories = by_path(params), {}
+    for step, grads in enumerate(gradients):
+        for path, g in by_path(grads).items():
+            params[path] = rule(params[path], g, memories.setdefault(path, {}), step)
+    return params
+
+
+def assert_close(tree, expected):
+    for path, value in by_path(tree).items():
+        np.testing.assert_allclose(value, expected[path], rtol=2e-5, atol=2e-6, err_msg=path)
+
+
+def torch_sgd(lr, momentum=0.9, nesterov=False, weight_decay=0.0):
+    def rule(p, g, memory, step):
+        g = g + weight_decay * p
+        memory["buffer"] = momentum * memory["buffer"] + g if "buffer" in memory else g
+        g = g + momentum * memory["buffer"] if nesterov else memory["buffer"]
+        return p - lr(step) * g
+
+    return rule
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+def test_sgd_is_torchs(nesterov, weight_decay):
+    params = make_params()
+    gradients = make_gradients(params, 6)
+    options = {"momentum": 0.8, "nesterov": nesterov, "weight_decay": weight_decay}
+    out, _ = run(params, gradients, lambda step: 0.1 / (step + 1), **options)
+    assert_close(out, oracle(params, gradients, torch_sgd(lambda s: 0.1 / (s + 1), **options)))
+
+
+def test_sgd_without_momentum_has_no_slots():
+    params = make_params()
+    gradients = make_gradients(params, 3)
+    out, state = run(params, gradients, momentum=0.0)
+    assert_close(out, oracle(params, gradients, torch_sgd(lambda s: 0.1, 0.0)))
+    assert all(leaf.ndim == 0 for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("eps", [None, 0.3])
+def test_rmsprop_is_torchs(eps):
+    guard = 1e-8 if eps is None else eps
+
+    def rule(p, g, memory, step):
+        g = g + 0.05 * p
+        memory["v"] = 0.95 * memory.get("v", 0.0) + 0.05 * g**2
+        memory["b"] = 0.8 * memory.get("b", 0.0) + g / (np.sqrt(memory["v"]) + guard)
+        return p - 0.01 * memory["b"]
+
+    params = make_params()
+    gradients = make_gradients(params, 6)
+    options = {"momentum": 0.8, "weight_decay": 0.05, "rms_decay": 0.95, "eps": eps}
+    out, _ = run(params, gradients, lambda step: 0.01, name="rmsprop", **options)
+    assert_close(out, oracle(params, gradients, rule))
+
+
+def test_adamw():
+    def rule(p, g, memory, step):
+        memory["m"] = 0.8 * memory.get("m", 0.0) + 0.2 * g
+        memory["v"] = 0.95 * memory.get("v", 0.0) + 0.05 * g**2
+        m, v = memory["m"] / (1 - 0.8 ** (step + 1)), memory["v"] / (1 - 0.95 ** (step + 1))
+        return p - 0.01 * 0.05 * p - 0.01 * m / (np.sqrt(v) + 1e-8)
+
+    params = make_params()
+    gradients = make_gradients(params, 6)
+    options = {"weight_decay": 0.05, "b1": 0.8, "b2": 0.95}
+    out, _ = run(params, gradients, lambda step: 0.01, name="adamw", **options)
+    assert_close(out, oracle(params, gradients, rule))
+
+
+def test_no_decay_and_first_matching_multiplier():
+    params = make_params()
+    gradients = make_gradients(params, 4)
+    multipliers = [("^head/bias", 3.0), ("^head", 10.0), ("bn1", 0.0)]
+    out, _ = run(
+        params, gradients, weight_decay=0.1, no_decay=["bias$", "bn1"], lr_multipliers=multipliers
+    )
+    lrs = {"head/bias": 0.3, "head/kernel": 1.0, "backbone/conv1/kernel": 0.1}
+    for path, value in by_path(out).items():
+        decay = 0.1 if path.endswith("kernel") else 0.0
+        lr = lrs.get(path, 0.0)
+        expected = oracle(params, gradients, torch_sgd(lambda s, lr=lr: lr, weight_decay=decay))
+        np.testing.assert_allclose(value, expected[path], rtol=2e-5, atol=2e-6, err_msg=path)
+
+
+def test_clipping_is_by_global_norm():
+    params = make_params()
+    gradients = make_gradients(params, 1, size=50.0)
+    out, _ = run(params, gradients, lambda step: 1.0, clip_norm=0.5, momentum=0.0)
+    moved = jax.tree.map(lambda a, b: a - b, params, out)
+    np.testing.assert_allclose(float(optax.tree.norm(moved)), 0.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adamw"])
+def test_frozen_leaves_keep_every_bit_and_have_no_slots(name):
+    params = make_params()
+    odd = jnp.asarray([[-0.0, 1e-40, 3.0], [1e30, -1e-39, 0.1]], jnp.float32)
+    params["backbone"]["conv1"]["kernel"] = odd
+    gradients = make_gradients(params, 5)
+    options = {"weight_decay": 0.1, "clip_norm": 1.0, "frozen": ("^backbone/",)}
+    multipliers = [("conv1", 2.0), ("head", 3.0)]
+    out, state = run(params, gradients, name=name, lr_multipliers=multipliers, **options)
+    for before, after in zip(
+        jax.tree.leaves(params["backbone"]), jax.tree.leaves(out["backbone"]), strict=True
+    ):
+        assert np.asarray(before).tobytes() == np.asarray(after).tobytes()
+    assert not np.array_equal(out["head"]["kernel"], params["head"]["kernel"])
+    slots = {"sgd": 1, "rmsprop": 2, "adamw": 2}[name]
+    shapes = [leaf.shape for leaf in jax.tree.leaves(state) if leaf.ndim]
+    assert sorted(shapes) == sorted([(4,), (3, 4)] * slots)
+
+
+def test_frozen_gradients_do_not_count_in_clipping():
+    params = make_params()
+    (grads,) = make_gradients(params, 1)
+    huge = {"backbone": jax.tree.map(lambda g: 1e6 * g, grads["backbone"]), "head": grads["head"]}
+    options = {"clip_norm": 0.5, "frozen": ["backbone"]}
+    small, _ = run(params, [grads], **options)
+    large, _ = run(params, [huge], **options)
+    np.testing.assert_array_equal(small["head"]["kernel"], large["head"]["kernel"])
+    moved = jax.tree.map(lambda a, b: a - b, params["head"], small["head"])
+    np.testing.assert_allclose(float(optax.tree.norm(moved)), 0.1 * 0.5, rtol=1e-5)
+
+
+def rates(schedule, steps):
+    jitted = jax.jit(schedule)
+    out = np.asarray([jitted(jnp.int32(s)) for s in steps])
+    np.testing.assert_allclose(out, [schedule(s) for s in steps], rtol=1e-6)
+    assert jitted._cache_size() == 1 and out.dtype == np.float32
+    return out
+
+
+@pytest.mark.parametrize(
+    "epochs, expected",
+    [
+        (90, {0: 0.2, 1: 0.1999390827, 30: 0.15, 45: 0.1, 88: 0.000243595, 89: 0.0000609173}),
+        (30, {1: 0.1994521895, 10: 0.15, 15: 0.1, 28: 0.0021852399, 29: 0.0005478105}),
+    ],
+)
+def test_cosine_per_epoch(epochs, expected):
+    total = cifar_starts(epochs)
+    schedule = optim.make_schedule("cosine", 0.2, total, cifar_starts, per_epoch=True)
+    for at in (lambda e: cifar_starts(e), lambda e: cifar_starts(e + 1) - 1):
+        out = rates(schedule, [at(e) for e in expected])
+        np.testing.assert_allclose(out, list(expected.values()), rtol=2e-6)
+
+
+def test_cosine_and_linear_per_step():
+    total = 1000
+    steps = [0, 1, 333, 500, 999, 1000, 1200]
+    t = np.minimum(steps, total) / total
+    cosine = rates(optim.make_schedule("cosine", 0.2, total, ten), steps)
+    np.testing.assert_allclose(cosine, 0.1 * (1 + np.cos(np.pi * t)), rtol=1e-6)
+    assert cosine[-1] == 0
+    linear = rates(optim.make_schedule("linear", 0.5, total, ten), steps)
+    np.testing.assert_allclose(linear, 0.5 * (1 - t), rtol=1e-5, atol=1e-9)
+    assert linear[-1] == 0
+    held = rates(optim.make_schedule("linear", 0.5, total, ten, per_epoch=True), [0, 9, 10, 999])
+    np.testing.assert_allclose(held, [0.5, 0.5, 0.495, 0.005], rtol=1e-6)
+
+
+def test_exponential_of_mobilenet_v2():
+    expected = {0: 0.02, 1: 0.0196, 10: 0.0163414561, 50: 0.0072833936, 99: 0.0027065215}
+    options = {"lr": 0.02, "total_steps": cifar_starts(100), "epoch_starts": cifar_starts}
+    for per_epoch in (True, False):
+        schedule = optim.make_schedule("exponential", factor=0.98, per_epoch=per_epoch, **options)
+        out = rates(schedule, [cifar_starts(e) for e in expected])
+        rtol = 2e-7 if per_epoch else 1e-4  # an epoch starts at the step after its fraction
+        np.testing.assert_allclose(out, list(expected.values()), rtol=rtol)
+    assert schedule(200) < schedule(199)
+
+
+def test_step_milestones_at_exact_steps():
+    total = cifar_starts(164)
+    schedule = optim.make_schedule("step", 0.1, total, cifar_starts, milestones=(81, 122))
+    assert (cifar_starts(81), cifar_starts(122)) == (31641, 47657)
+    out = rates(schedule, [0, 31640, 31641, 47656, 47657, total - 1])
+    np.testing.assert_array_equal(out, np.float32([0.1, 0.1, 0.01, 0.01, 0.001, 0.001]))
+
+
+@pytest.mark.parametrize("name", ["constant", "plateau"])
+def test_constant(name):
+    for per_epoch in (False, True):
+        schedule = optim.make_schedule(name, 0.1, 100, ten, per_epoch=per_epoch)
+        np.testing.assert_array_equal(rates(schedule, [0, 50, 99]), np.float32([0.1] * 3))
+
+
+def test_warmup_then_the_schedule_at_its_own_step():
+    schedule = optim.make_schedule("linear", 0.6, 100, ten, warmup_steps=5)
+    expected = [0.12, 0.24, 0.48, 0.6, 0.6 * 0.95, 0.6 * 0.94]
+    np.testing.assert_allclose(rates(schedule, [0, 1, 3, 4, 5, 6]), expected, rtol=1e-6)
+
+
+def test_epochs_shorter_than_a_step():
+    schedule = optim.make_schedule(
+        "step", 1.0, 3, lambda e: math.ceil(e / 2), milestones=(2, 4), per_epoch=True
+    )
+    np.testing.assert_allclose(rates(schedule, [0, 1, 2]), [1.0, 0.1, 0.01], rtol=1e-6)
+
+
+PLATEAU_TRACE = """50→0.1, 55→0.1, 55→0.1, 54→0.1, 55.00005→0.1, 54.9→0.02, 55.2→0.02, 55.1→0.02,
+55.2→0.02, 55.0→0.02, 55.3→0.02, 50→0.02, 50→0.02, 50→0.02, 50→0.004, 50→0.004, 50→0.004,
+50→0.004, 50→0.0008"""
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_plateau_trace(mode):
+    params = make_params()
+    plateau = {**PLATEAU, "mode": mode}
+    sign = 1 if mode == "max" else -1
+    (grads,) = make_gradients(params, 1)
+    schedule = optim.make_schedule("plateau", 0.1, 1000, ten)
+    tx = optim.make_optimizer(params, schedule, momentum=0.0, frozen=["conv1"], plateau=plateau)
+    state = tx.init(params)
+    before = jax.tree.structure(state)
+    update = jax.jit(tx.update)
+    for pair in PLATEAU_TRACE.split(","):
+        value, rate = map(float, pair.split("→"))
+        state = optim.observe(state, sign * value, plateau)
+        np.testing.assert_allclose(schedule(0) * optim.plateau_scale(state), rate, rtol=1e-6)
+        for _ in range(2):  # steps leave the plateau alone
+            updates, state = update(grads, state, params)
+        expected = -rate * np.asarray(grads["head"]["bias"])
+        np.testing.assert_allclose(updates["head"]["bias"], expected, rtol=1e-6)
+        assert not np.any(updates["backbone"]["conv1"]["kernel"])
+    assert jax.tree.structure(state) == before and update._cache_size() == 1
+
+
+def test_observe_keeps_sharding_so_that_the_step_does_not_compile_again():
+    params = make_params()
+    mesh = jax.make_mesh((4,), ("data",))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    tx = optim.make_optimizer(params, lambda step: 0.1, plateau=PLATEAU)
+    update = jax.jit(tx.update, out_shardings=replicated)
+    params = jax.device_put(params, replicated)
+    state = jax.device_put(tx.init(params), replicated)
+    for value in (50.0, 40.0):
+        _, state = update(params, state, params)
+        state = optim.observe(state, value, PLATEAU)
+        assert all(leaf.sharding == replicated for leaf in jax.tree.leaves(state))
+    update(params, state, params)
+    assert update._cache_size() == 1
+
+
+def test_without_plateau_observe_is_identity():
+    params = make_params()
+    tx = optim.make_optimizer(params, lambda step: 0.1)
+    state = tx.init(params)
+    assert optim.observe(state, 3.0) is state
+    assert optim.observe(state, 3.0, PLATEAU) is state
+    assert optim.plateau_scale(state) == 1.0
+
+
+def test_state_is_a_pytree_of_arrays():
+    params = make_params()
+    tx = optim.make_optimizer(params, lambda step: 0.1, "adamw", frozen=["bn1"], plateau=PLATEAU)
+    state = optim.observe(tx.init(params), 1, PLATEAU)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+    leaves = list(zip(jax.tree.leaves(state), jax.tree.leaves(tx.init(params)), strict=True))
+    assert all(a.dtype == b.dtype and a.weak_type == b.weak_type for a, b in leaves)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"name": "lamb"}, "unknown optimizer 'lamb'.*sgd, rmsprop, adamw"),
+        ({"frozen": ["encoder"]}, "frozen pattern 'encoder' matches no.*backbone/bn1/bias.*[.]{3}"),
+        ({"no_decay": ["norm"]}, "no_decay pattern 'norm' matches no parameter"),
+        ({"lr_multipliers": [("haed", 2.0)]}, "lr_multipliers pattern 'haed' matches no parameter"),
+        ({"frozen": "head"}, "frozen='head' is a string; pass a sequence"),
+        ({"frozen": ["."]}, "leaves no parameter to train"),
+        ({"nesterov": True, "name": "adamw"}, "nesterov=True needs sgd"),
+        ({"nesterov": True, "momentum": 0.0}, "nesterov=True needs sgd with momentum > 0"),
+        ({"weight_decay": -1e-4}, "weight_decay=-0.0001 is negative"),
+        ({"clip_norm": -1.0}, "clip_norm=-1.0 is negative"),
+        ({"plateau": {"mode": "up"}}, "plateau mode='up' is unknown; use 'min' or 'max'"),
+        ({"plateau": {"patiense": 2}}, "plateau.*no option 'patiense' .did you mean 'patience'"),
+    ],
+)
+def test_optimizer_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        optim.make_optimizer(make_params(), lambda step: 0.1, **options)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"name": "cosin"}, "unknown schedule 'cosin'; known: constant, step, cosine"),
+        ({"milestones": (60, 30)}, r"milestones=\(60, 30\) must be epochs >= 1 in increasing"),
+        ({"milestones": (30, 30)}, "in increasing order"),
+        ({"warmup_steps": 101}, "warmup_steps=101 must be between 0 and total_steps=100"),
+        ({"total_steps": 0}, "total_steps=0 must be at least 1"),
+        ({"lr": -0.1}, "lr=-0.1 must not be negative"),
+        ({"factor": 0.0}, "factor=0.0 must be positive"),
+        ({"epoch_starts": lambda e: -e}, r"epoch_starts\(1\)=-1 is before epoch 0"),
+        ({"epoch_starts": lambda e: 0}, "epoch_starts never reaches total_steps=100"),
+    ],
+)
+def test_schedule_errors(options, message):
+    defaults = {"name": "step", "lr": 0.1, "total_steps": 100, "epoch_starts": ten}
+    with pytest.raises(ValueError, match=message):
+        optim.make_schedule(**{**defaults, **options})
+
+
+def test_observe_asks_for_the_plateau_options():
+    params = make_params()
+    tx = optim.make_optimizer(params, lambda step: 0.1, plateau=PLATEAU)
+    with pytest.raises(ValueError, match="plateau=None, but the state has a plateau stage"):
+        optim.observe(tx.init(params), 1.0)

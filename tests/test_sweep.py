@@ -1,0 +1,151 @@
+"""The sweep: order, what is skipped, what is resumed, and the numbers of its table."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from fixed_head_jax.report import sweep_rows, sweep_table
+from fixed_head_jax.sweep import run_sweep
+
+ACCURACIES = {("linear", 0): 98.25, ("linear", 1): 97.5, ("linear", 2): 98.9}
+ACCURACIES |= {("identity", 0): 99.0, ("identity", 1): 97.75, ("identity", 2): 98.0}
+
+
+def make_sweep(**changes):
+    sweep = {
+        "baseline": "linear",
+        "seeds": (0, 1, 2),
+        "rows": [
+            {"name": "linear", "overrides": {"model.head": "linear"}, "published": None},
+            {"name": "identity", "overrides": {"model.head": "identity"}, "published": None},
+        ],
+    }
+    return sweep | changes
+
+
+class Runs:
+    """Stands in for training; stops, as SIGTERM does, at the given run."""
+
+    def __init__(self, stop_at=None):
+        self.calls = []
+        self.stop_at = stop_at
+
+    def __call__(self, overrides, run_dir):
+        run = (overrides["model.head"], overrides["seed"])
+        self.calls.append(run)
+        assert run_dir.parts[-2:] == (run[0], f"seed{run[1]}")
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "half_done").touch()
+        if run == self.stop_at:
+            raise SystemExit(75)
+        return {"accuracy": ACCURACIES[run], "params": 1234567, "fixed": 640}
+
+
+def all_results():
+    return [
+        {"name": name, "seed": seed, "accuracy": accuracy, "params": 1234567, "fixed": 640}
+        for (name, seed), accuracy in ACCURACIES.items()
+    ]
+
+
+def test_seeds_are_the_outer_loop(tmp_path, capsys):
+    runs = Runs()
+    results = run_sweep(make_sweep(), runs, tmp_path)
+    assert runs.calls == [(name, seed) for seed in (0, 1, 2) for name in ("linear", "identity")]
+    assert [(r["name"], r["seed"]) for r in results] == runs.calls
+    assert {(r["name"], r["seed"]): r["accuracy"] for r in results} == ACCURACIES
+    assert "sweep run 6/6: identity seed 2 accuracy 98.00 % (done)" in capsys.readouterr().out
+
+
+def test_resume_skips_finished_runs_and_repeats_the_half_done_one(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_sweep(make_sweep(), Runs(stop_at=("linear", 1)), tmp_path)
+    assert (tmp_path / "linear" / "seed1" / "half_done").exists()
+    assert not (tmp_path / "linear" / "seed1" / "result.json").exists()
+    assert "(n=1)" in (tmp_path / "sweep.md").read_text()
+    runs = Runs()
+    resumed = run_sweep(make_sweep(), runs, tmp_path)
+    assert runs.calls == [("linear", 1), ("identity", 1), ("linear", 2), ("identity", 2)]
+    assert "linear seed 0 accuracy 98.25 % (finished before)" in capsys.readouterr().out
+    assert resumed == run_sweep(make_sweep(), Runs(), tmp_path / "uninterrupted")
+    for name in ("sweep.md", "sweep.csv"):
+        uninterrupted = tmp_path / "uninterrupted" / name
+        assert (tmp_path / name).read_bytes() == uninterrupted.read_bytes()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_broken_result_names_the_file(tmp_path):
+    path = tmp_path / "linear" / "seed0" / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"accu')
+    with pytest.raises(ValueError, match="remove it"):
+        run_sweep(make_sweep(), Runs(), tmp_path)
+    path.write_text(json.dumps({"accuracy": 1.0, "params": 2}))
+    with pytest.raises(ValueError, match="lacks fixed"):
+        run_sweep(make_sweep(), Runs(), tmp_path)
+
+
+ROWS = make_sweep()["rows"]
+INVALID = [
+    ({"baseline": "cosine"}, "baseline 'cosine'"),
+    ({"rows": [ROWS[0], ROWS[0]]}, "row names must differ"),
+    ({"seeds": ()}, "lacks seeds"),
+    ({"seeds": (1, 1)}, "seeds must differ"),
+    ({"rows": []}, "lacks rows"),
+    ({"rows": [{"name": "linear"}]}, "needs a name and overrides"),
+    ({"rows": [{"name": "../linear", "overrides": {}}]}, "directory's name"),
+    ({"rows": [{"name": "linear", "overrides": {"seed": 3}}]}, "overrides seed"),
+]
+
+
+@pytest.mark.parametrize("changes, message", INVALID)
+def test_invalid_sweep_runs_nothing(tmp_path, changes, message):
+    runs = Runs()
+    with pytest.raises(ValueError, match=message):
+        run_sweep(make_sweep(**changes), runs, tmp_path)
+    assert runs.calls == []
+
+
+def test_rows_against_numpy():
+    linear, identity = sweep_rows(make_sweep(), all_results())
+    accuracies = np.array(list(ACCURACIES.values())).reshape(2, 3)
+    mean, std = accuracies.mean(axis=1), accuracies.std(axis=1, ddof=1)
+    np.testing.assert_allclose([linear["accuracy"], identity["accuracy"]], mean, rtol=1e-12)
+    np.testing.assert_allclose([linear["std"], identity["std"]], std, rtol=1e-12)
+    np.testing.assert_allclose([linear["gap"], identity["gap"]], mean - mean[0], atol=1e-12)
+    assert linear["runs"] == identity["runs"] == 3
+
+
+def test_table():
+    assert sweep_table(make_sweep(), all_results()).splitlines() == [
+        "| head     | trained parameters | stored fixed parameters |  test accuracy (%) |"
+        " gap to linear |",
+        "| -------- | -----------------: | ----------------------: | -----------------: |"
+        " ------------: |",
+        "| linear   |          1,234,567 |                     640 | 98.22 ± 0.70 (n=3) |"
+        "             - |",
+        "| identity |          1,234,567 |                     640 | 98.25 ± 0.66 (n=3) |"
+        "         +0.03 |",
+    ]
+
+
+def test_table_of_a_part_and_published_column():
+    sweep = make_sweep(rows=[ROWS[0], ROWS[1] | {"published": 92.4}])
+    first = {"name": "identity", "seed": 0, "accuracy": 99.0, "params": 12, "fixed": 0}
+    lines = sweep_table(sweep, [first]).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0][-1] == "published (%)"
+    assert cells[2] == ["linear", "-", "-", "-", "-", "-"]
+    assert cells[3] == ["identity", "12", "0", "99.00 (n=1)", "-", "92.40"]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_csv_holds_the_unrounded_numbers(tmp_path):
+    run_sweep(make_sweep(), Runs(), tmp_path)
+    with (tmp_path / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["head"] for row in rows] == ["linear", "identity"]
+    assert float(rows[1]["accuracy"]) == pytest.approx(np.mean([99.0, 97.75, 98.0]), rel=1e-12)
+    assert rows[0]["published"] == ""
