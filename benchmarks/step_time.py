@@ -2,6 +2,8 @@
 
 Both train on the same shapes with cross-entropy and SGD (momentum 0.9, weight decay 1e-4), float32,
 on the CPU. The peer is another interpreter that has torch; the two never run at the same time.
+Other processes on the same cores distort the ratio: `others_percent` is the share of the machine
+that they took in each turn (Linux; ours, then the peer's), `quiet` says that it stayed under 10 %.
 
     python benchmarks/step_time.py --peer_python path/to/python/with/torch --rounds 3
 """
@@ -9,6 +11,7 @@ on the CPU. The peer is another interpreter that has torch; the two never run at
 import argparse
 import datetime
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -73,6 +76,25 @@ def time_peer(options: argparse.Namespace) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def clocks() -> tuple[float, float, float]:
+    """Returns seconds used so far: by all processes (nan if unknown), by us, and of wall time."""
+    own = os.times()
+    ours = own.user + own.system + own.children_user + own.children_system
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return math.nan, ours, time.perf_counter()
+    user, nice, system, _, _, irq, softirq, steal = stat.read_text().split()[1:9]
+    ticks = sum(map(int, (user, nice, system, irq, softirq, steal)))
+    return ticks / os.sysconf("SC_CLK_TCK"), ours, time.perf_counter()
+
+
+def others_percent(before: tuple, after: tuple) -> float | None:
+    """Returns the share (%) of the machine's cores that other processes took in between."""
+    everyone, ours, wall = (late - early for early, late in zip(before, after, strict=True))
+    share = 100 * (everyone - ours) / (wall * os.cpu_count())
+    return None if math.isnan(share) else round(max(share, 0.0), 1)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer_python", required=True, help="an interpreter that has torch")
@@ -96,12 +118,15 @@ def main() -> None:
     import jax
 
     step, state = make_step(options.batch, options.resolution, options.classes)
-    ours, torch_ms, peer = [], [], {}
+    ours, torch_ms, others, peer = [], [], [], {}
     for _ in range(options.rounds):
+        start = clocks()
         times, state = time_ours(step, state, options.steps)
-        ours.append(statistics.median(times))
+        middle = clocks()
         peer = time_peer(options)
+        ours.append(statistics.median(times))
         torch_ms.append(peer["median_ms"])
+        others.append([others_percent(start, middle), others_percent(middle, clocks())])
     ours_median, torch_median = statistics.median(ours), statistics.median(torch_ms)
     line = {
         "model": "resnet18",
@@ -110,6 +135,8 @@ def main() -> None:
         "ratio": round(ours_median / torch_median, 3),
         "ours_rounds_ms": [round(each, 2) for each in ours],
         "torch_rounds_ms": torch_ms,
+        "others_percent": others,
+        "quiet": all(share is not None and share < 10 for turn in others for share in turn),
         "batch": options.batch,
         "resolution": options.resolution,
         "classes": options.classes,

@@ -39,7 +39,7 @@ class IntervalLog:
         self._examples_per_step = examples_per_step
         self._current = [(step, values) for step, values in partial]
         self._ended = None
-        self._waited, self._timed_steps, self._start = 0.0, 0, time.perf_counter()
+        self._waited, self._timed_steps, self._mark = 0.0, 0, time.perf_counter()
 
     def add(self, last_step: int, metrics: dict[str, jax.Array], waited: float) -> None:
         """Adds the metrics [steps] of one dispatch that ended at `last_step`."""
@@ -48,19 +48,13 @@ class IntervalLog:
         self._timed_steps += len(metrics["loss"])
         if last_step % self._every_steps == 0 or last_step == self._total_steps:
             self._write_ended()
-            seconds = max(time.perf_counter() - self._start, 1e-9)
-            images = self._timed_steps * self._examples_per_step
-            timing = {
-                "timing/images_per_second": images / seconds,
-                "timing/data_wait_percent": 100 * self._waited / seconds,
-            }
-            self._ended = (last_step, self._current, timing)
-            self._current = []
-            self.restart_clock()
+            clock = (time.perf_counter(), self._timed_steps, self._waited)
+            self._ended = (last_step, self._current, clock)
+            self._current, self._waited, self._timed_steps = [], 0.0, 0
 
-    def restart_clock(self) -> None:
-        """Leaves what happened since the last step (an evaluation) out of the timing."""
-        self._waited, self._timed_steps, self._start = 0.0, 0, time.perf_counter()
+    def exclude(self, seconds: float) -> None:
+        """Leaves time spent on something else (an evaluation, a save) out of the timing."""
+        self._mark += seconds
 
     def flush(self) -> None:
         """Writes the ended interval and checks every step so far; waits for the device."""
@@ -74,12 +68,21 @@ class IntervalLog:
     def _write_ended(self) -> None:
         if self._ended is None:
             return
-        last_step, entries, timing = self._ended
+        last_step, entries, (dispatched, steps, waited) = self._ended
         self._ended = None
+        # The device finishes an interval after its dispatch if it is the slower side.
+        device_is_behind = not entries[-1][1]["loss"].is_ready()
         fetched = [_fetch(step, metrics) for step, metrics in entries]
         means = {
             f"train/{key}": float(np.mean(np.concatenate([entry[key] for entry in fetched])))
             for key in fetched[0]
+        }
+        end = time.perf_counter() if device_is_behind else dispatched
+        seconds = max(end - self._mark, 1e-9)
+        self._mark = end
+        timing = {
+            "timing/images_per_second": steps * self._examples_per_step / seconds,
+            "timing/data_wait_percent": min(100 * waited / seconds, 100.0),
         }
         self._write(last_step, {**means, **timing})
 

@@ -18,7 +18,7 @@ class TrainState(flax.struct.PyTreeNode):
     """All that the next step depends on, beside the config: what a checkpoint holds.
 
     Attributes:
-        step: number of updates done.
+        step: number of updates done, int32 [].
         params: trained parameters.
         model_state: the other collections of the model, `batch_stats` and `fixed`.
         task_state: memory of the task; empty for supervised training.
@@ -26,7 +26,7 @@ class TrainState(flax.struct.PyTreeNode):
         ema: averages of params and batch_stats, or empty.
     """
 
-    step: jax.Array
+    step: Any
     params: Any
     model_state: Any
     task_state: Any

@@ -21,9 +21,10 @@ def run_sweep(
     """Runs every row of a sweep with every seed, leaving out the runs that are finished.
 
     Seeds are the outer loop, so that a sweep stopped early has still compared all heads. A run is
-    finished when its directory `workdir/<name>/seed<seed>` holds a result.json; one that was
-    stopped half-way is given to `run_row` again, which resumes it. After each run `sweep.md` and
-    `sweep.csv` in `workdir` hold the table so far.
+    finished when its directory `workdir/<name>/seed<seed>` holds a result.json with "accuracy",
+    "params" and "fixed"; one that was stopped half-way is given to `run_row` again, which resumes
+    it. After each run `sweep.md` and `sweep.csv` in `workdir` hold the table so far; at the end it
+    is printed.
 
     Args:
         sweep: {"baseline": a row's name, "seeds": integers, "rows": [{"name": directory and table
@@ -60,6 +61,7 @@ def run_sweep(
                 flush=True,
             )
             write_tables(sweep, results, workdir)
+    print("\n" + sweep_table(sweep, results), end="", flush=True)
     return results
 
 
@@ -105,8 +107,8 @@ def _read_result(run_dir: Path) -> dict[str, Any] | None:
         result = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error}); remove it to run the row again") from None
-    _check_result(result, run_dir)
-    return result
+    # train's own result, before the sweep added to it: the row runs again, and ends at once.
+    return result if all(key in result for key in RUN_KEYS) else None
 
 
 def _check_result(result: Mapping[str, Any], run_dir: Path) -> None:

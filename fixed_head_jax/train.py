@@ -134,11 +134,12 @@ def _loop(run, checkpoints, workdir, stop_requested):
             writer.progress(step)
             if step in run.eval_steps:
                 log.flush()
+                start = time.perf_counter()
                 metrics = _evaluate(run, programs, state)
                 write(step, metrics)
                 state = _observe(config, state, metrics)
                 save(metrics)
-                log.restart_clock()
+                log.exclude(time.perf_counter() - start)
             elif config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0:
                 save(None)
             if step < run.total_steps and parallel.any_process(stop_requested()):

@@ -13,7 +13,9 @@ from tqdm import tqdm
 
 METRICS_FILE = "metrics.jsonl"
 # The bar shows these, whatever they are prefixed with (train/loss).
-POSTFIX_KEYS = ("loss", "accuracy", "images_per_s")
+POSTFIX_KEYS = ("loss", "accuracy", "images_per_second")
+# No two runs share these: kept out of metrics.jsonl, which a repeated run writes the same.
+TIMING_PREFIX = "timing/"
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -93,25 +95,19 @@ class Writer:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def write(
-        self,
-        step: int,
-        values: Mapping[str, SupportsFloat],
-        timing: Mapping[str, SupportsFloat] | None = None,
-    ) -> None:
+    def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Writes one line of metrics.
 
         Args:
             step: the number of optimizer steps done.
-            values: metrics by name, "epoch" among them or not.
-            timing: values that no two runs share, such as images_per_s: for TensorBoard and the
-                console only, so that metrics.jsonl is the same whenever the run is repeated.
+            values: metrics by name, "epoch" among them or not. Names that start with `timing/` go
+                to TensorBoard and the console only.
         """
         if not self._is_main:
             return
-        values = {key: float(value) for key, value in values.items()}
-        shown = values | {key: float(value) for key, value in (timing or {}).items()}
-        self._file.write(_dump(step, values) + "\n")
+        shown = {key: float(value) for key, value in values.items()}
+        kept = {key: v for key, v in shown.items() if not key.startswith(TIMING_PREFIX)}
+        self._file.write(_dump(step, kept) + "\n")
         self._file.flush()
         for key, value in shown.items():
             self._events.add_scalar(key, value, step)

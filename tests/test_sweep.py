@@ -56,7 +56,9 @@ def test_seeds_are_the_outer_loop(tmp_path, capsys):
     assert runs.calls == [(name, seed) for seed in (0, 1, 2) for name in ("linear", "identity")]
     assert [(r["name"], r["seed"]) for r in results] == runs.calls
     assert {(r["name"], r["seed"]): r["accuracy"] for r in results} == ACCURACIES
-    assert "sweep run 6/6: identity seed 2 accuracy 98.00 % (done)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "sweep run 6/6: identity seed 2 accuracy 98.00 % (done)" in printed
+    assert printed.endswith((tmp_path / "sweep.md").read_text())
 
 
 def test_resume_skips_finished_runs_and_repeats_the_half_done_one(tmp_path, capsys):
@@ -82,9 +84,21 @@ def test_broken_result_names_the_file(tmp_path):
     path.write_text('{"accu')
     with pytest.raises(ValueError, match="remove it"):
         run_sweep(make_sweep(), Runs(), tmp_path)
-    path.write_text(json.dumps({"accuracy": 1.0, "params": 2}))
+
+
+def test_result_without_the_sweep_keys_is_not_finished(tmp_path):
+    path = tmp_path / "linear" / "seed0" / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"eval/accuracy": 98.25, "params": 1234567, "fixed": 640}))
+    runs = Runs()
+    run_sweep(make_sweep(), runs, tmp_path)
+    assert runs.calls[0] == ("linear", 0)
+    assert json.loads(path.read_text())["accuracy"] == 98.25
+
+
+def test_row_that_returns_too_little_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="lacks fixed"):
-        run_sweep(make_sweep(), Runs(), tmp_path)
+        run_sweep(make_sweep(), lambda *_: {"accuracy": 1.0, "params": 2}, tmp_path)
 
 
 ROWS = make_sweep()["rows"]

@@ -11,7 +11,9 @@ from fixed_head_jax.writer import Writer, format_line, read_metrics
 
 def log_steps(writer, steps):
     for step in steps:
-        writer.write(step, {"train/loss": 1 / step, "epoch": step / 10}, {"images_per_s": 5.0})
+        writer.write(
+            step, {"train/loss": 1 / step, "epoch": step / 10, "timing/images_per_second": 5}
+        )
 
 
 def read_events(workdir):
@@ -104,7 +106,7 @@ def test_tensorboard_gets_values_timing_and_purge_step(tmp_path):
     assert [e.step for e in events if e.HasField("session_log")] == [8]
     scalars = {v.tag: (e.step, v.simple_value) for e in events for v in e.summary.value}
     assert scalars["train/loss"] == (10, pytest.approx(0.1))
-    assert scalars["images_per_s"] == (10, 5.0)
+    assert scalars["timing/images_per_second"] == (10, 5.0)
 
 
 def test_console_line():
@@ -120,7 +122,7 @@ def test_progress_bar_starts_at_the_resumed_step(tmp_path, capsys):
         writer.progress(30)
     captured = capsys.readouterr()
     assert "10/40" in captured.err and "30/40" in captured.err
-    assert "images_per_s=5" in captured.err and "loss=0.03333" in captured.err
+    assert "images_per_second=5" in captured.err and "loss=0.03333" in captured.err
     assert "step 30/40 epoch 3.0" in captured.out
 
 

@@ -52,7 +52,8 @@ class Conv(nn.Module):
             )
         if self.use_bias:
             bound = (size * size * shape[2]) ** -0.5
-            x = x + self.param("bias", uniform(bound), (self.features,)).astype(self.dtype)
+            bias = self.param("bias", uniform(bound), (self.features,))
+            x = x + _row(bias, x).astype(self.dtype)
         return x
 
 

@@ -83,6 +83,8 @@ def _surgery_shortcut(block, x):
     """Returns the shortcut of the last block with `out_channels` channels, or zero for none."""
     if block.out_shortcut == "none":
         return 0.0
+    # The last block halves the resolution where it is the first of its stage too (resnet10).
+    x = x[:, :: block.strides, :: block.strides]
     if block.out_shortcut == "pad":
         return resize_channels(x, block.out_channels)
     options = dict(kernel_size=1, use_bias=True, kernel_init=uniform_fan_in, name="downsample_0")
@@ -158,6 +160,4 @@ resnet10 = partial(ResNet, BasicBlock, (1, 1, 1, 1))
 resnet18 = partial(ResNet, BasicBlock, (2, 2, 2, 2))
 resnet34 = partial(ResNet, BasicBlock, (3, 4, 6, 3))
 resnet50 = partial(ResNet, Bottleneck, (3, 4, 6, 3))
-stl_resnet18 = partial(
-    ResNet, BasicBlock, (2, 2, 2, 2), stem="stl", kernel_init=uniform_fan_in
-)
+stl_resnet18 = partial(ResNet, BasicBlock, (2, 2, 2, 2), stem="stl", kernel_init=uniform_fan_in)

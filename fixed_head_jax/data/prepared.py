@@ -66,7 +66,7 @@ def _tfds_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     except tfds.core.DatasetNotFoundError:
         pass
     except Exception as error:  # TFDS raises many types: bad names, configurations, versions
-        reason = str(error).strip().partition("\n")[0]
+        reason = " ".join(str(error).split())[:300]
         raise ValueError(f"cannot open dataset {name!r}: {reason}") from error
     known = [*BUILDERS, *tfds.list_builders(with_community_datasets=False)]
     close = difflib.get_close_matches(name.partition("/")[0].partition(":")[0], known)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 
-def epoch_start(epoch: float, num_examples: int, batch_size: int) -> int:
+def epoch_start(epoch: float | int, num_examples: int, batch_size: int) -> int:
     """Computes the number of steps after which `epoch` epochs are complete.
 
     `ceil(epoch * N / B)`, exactly: a float epoch stands for the nearest fraction with a

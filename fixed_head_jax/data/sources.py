@@ -1,7 +1,8 @@
 """Sources: random access to the decoded images and labels of one split."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -13,6 +14,15 @@ from fixed_head_jax.data import prepared
 
 _SCAN = 1024  # records per read when labels are scanned
 _RAW = tfds.decode.DeserializeMethod.RAW_BYTES
+
+
+@runtime_checkable
+class Records(Protocol):
+    """Random access to serialised examples, as TFDS's data sources give it."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, positions: list[int]) -> list[bytes]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Source:
     num_classes: int
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
-    records: Sequence[bytes]
+    records: Records
     kept: Int32[np.ndarray, " n"] | None
     fit: Callable
 
@@ -176,7 +186,9 @@ def _make_fit(image_size: int, shape: tuple) -> Callable:
     return check
 
 
-def _read_features(name: str, features: dict) -> tuple[tuple, tuple[str, ...]]:
+def _read_features(
+    name: str, features: tfds.features.FeaturesDict
+) -> tuple[tuple, tuple[str, ...]]:
     """Returns the image shape, None where it varies, and the class names."""
     image = features["image"] if "image" in features else None
     label = features["label"] if "label" in features else None
@@ -196,7 +208,7 @@ def _read_features(name: str, features: dict) -> tuple[tuple, tuple[str, ...]]:
     return tuple(image.shape), tuple(label.names)
 
 
-def _open_records(name: str, split: str, builder: tfds.core.DatasetBuilder) -> Sequence[bytes]:
+def _open_records(name: str, split: str, builder: tfds.core.DatasetBuilder) -> Records:
     try:
         records = builder.as_data_source(split, deserialize_method=_RAW)
         count = len(records)
@@ -212,7 +224,7 @@ def _open_records(name: str, split: str, builder: tfds.core.DatasetBuilder) -> S
 
 
 def _positions_below(
-    first_classes: int, records: Sequence[bytes], name: str, split: str
+    first_classes: int, records: Records, name: str, split: str
 ) -> Int32[np.ndarray, " n"]:
     """Returns the positions of the records whose label is below `first_classes`."""
     labels = []

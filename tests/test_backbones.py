@@ -1,0 +1,261 @@
+"""Backbones: exact parameter counts, map sizes, initial distributions, batch norm, surgery."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+from jax.sharding import PartitionSpec as P
+
+from fixed_head_jax.backbones import BACKBONES, get_backbone
+from fixed_head_jax.backbones.cifar_resnet import CifarResNet
+from fixed_head_jax.backbones.layers import BatchNorm, Conv, max_pool, resize_channels
+from fixed_head_jax.backbones.resnet import BasicBlock, ResNet
+
+RNG = jax.random.key(0)
+IMAGES = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+# Parameters of the features, sections 3.1-3.3.
+COUNTS = {
+    "resnet10": 4_905_792,
+    "resnet18": 11_176_512,
+    "resnet34": 21_284_672,
+    "resnet50": 23_508_032,
+    "stl_resnet18": 11_168_832,
+    "resnet20": 269_072,
+    "resnet32": 463_504,
+    "resnet44": 657_936,
+    "resnet56": 852_368,
+}
+
+
+@cache
+def shapes(name, size=32, channels=3, **options):
+    """Returns the shapes of the output and of the variables, without computing anything."""
+    backbone = get_backbone(name, **options)
+    images = jax.ShapeDtypeStruct((2, size, size, channels), jnp.float32)
+    return jax.eval_shape(lambda x: backbone.init_with_output(RNG, x, False), images)
+
+
+def count(name, **options):
+    _, variables = shapes(name, **options)
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_contract(name):
+    feature_map, variables = shapes(name)
+    assert feature_map.shape[-1] == get_backbone(name).num_features
+    assert feature_map.dtype == jnp.float32 and set(variables) == {"params", "batch_stats"}
+    if name in COUNTS:
+        assert count(name) == COUNTS[name]
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        (dict(shortcut="projection"), 466_906 - 650),
+        (dict(out_channels=100), 484_312),
+        (dict(out_channels=100, out_shortcut="projection"), 490_912),
+    ],
+)
+def test_resnet32_counts(options, expected):
+    assert count("resnet32", **options) == expected
+
+
+@pytest.mark.parametrize(
+    "name, classes, shortcut, expected",
+    [
+        ("resnet18", 196, "projection", 9_820_104),
+        ("resnet18", 102, "projection", 9_338_636),
+        ("resnet18", 100, "pad", 9_277_092),
+        ("resnet18", 100, "projection", 9_328_392),
+        ("resnet18", 512, "pad", 11_176_000),
+        ("resnet18", 512, "projection", 11_438_656),
+        ("resnet18", 1000, "pad", 13_425_192),
+        ("resnet18", 1000, "none", 13_425_192),
+        ("resnet18", 1000, "projection", 13_938_192),
+        ("resnet50", 196, "pad", 22_555_908),
+        ("resnet50", 102, "pad", 22_507_686),
+        ("resnet50", 100, "pad", 22_506_660),
+        ("resnet50", 512, "pad", 22_718_016),
+        ("resnet50", 1000, "pad", 22_968_360),
+    ],
+)
+def test_surgery_counts(name, classes, shortcut, expected):
+    assert count(name, out_channels=classes, out_shortcut=shortcut) == expected
+    feature_map, _ = shapes(name, out_channels=classes, out_shortcut=shortcut)
+    assert feature_map.shape[-1] == classes
+
+
+@pytest.mark.parametrize(
+    "name, size, expected",
+    [
+        ("resnet18", 224, 7),
+        ("resnet18", 320, 10),
+        ("resnet10", 500, 16),
+        ("resnet50", 256, 8),
+        ("stl_resnet18", 96, 12),
+        ("resnet32", 32, 8),
+    ],
+)
+def test_feature_map_sizes(name, size, expected):
+    assert shapes(name, size=size)[0].shape[1:3] == (expected, expected)
+
+
+def test_images_of_one_channel():
+    assert count("resnet20", channels=1) == COUNTS["resnet20"] - 2 * 9 * 16
+
+
+# Initial values.
+
+
+def kernels(backbone):
+    params = backbone.init(RNG, IMAGES[:, :8, :8], False)["params"]
+    flat = traverse_util.flatten_dict(params, sep="/")
+    return {key: np.asarray(value) for key, value in flat.items() if value.ndim == 4}, flat
+
+
+@pytest.mark.parametrize(
+    "backbone, fan",
+    [(ResNet(BasicBlock, (1,)), 3), (CifarResNet(1), 2)],
+)
+def test_convolutions_start_he_normal(backbone, fan):
+    """By fan-out in the ImageNet networks, by fan-in in the CIFAR ones."""
+    for key, kernel in kernels(backbone)[0].items():
+        expected = np.sqrt(2 / (kernel.shape[0] ** 2 * kernel.shape[fan]))
+        assert kernel.std() == pytest.approx(expected, rel=4 / kernel.size**0.5), key
+        assert np.abs(kernel).max() > 2.4 * expected, key  # normal, not truncated
+
+
+def test_stl_convolutions_start_uniform():
+    kernel_init = get_backbone("stl_resnet18").kernel_init
+    for key, kernel in kernels(ResNet(BasicBlock, (1,), "stl", kernel_init))[0].items():
+        bound = np.prod(kernel.shape[:3]) ** -0.5
+        assert 0.98 * bound < np.abs(kernel).max() <= bound, key
+        assert kernel.std() == pytest.approx(bound / 3**0.5, rel=0.05), key
+
+
+def test_surgery_starts_uniform():
+    backbone = ResNet(BasicBlock, (1, 1), out_channels=100, out_shortcut="projection")
+    _, params = kernels(backbone)
+    for layer, fan_in in (("conv2", 9 * 128), ("downsample_0", 64)):
+        for part in ("kernel", "bias"):
+            largest = np.abs(params[f"layer2_0/{layer}/{part}"]).max()
+            assert 0.9 * fan_in**-0.5 < largest <= fan_in**-0.5, (layer, part)
+
+
+# Layers.
+
+
+def test_convolution_pads_symmetrically():
+    """Against a direct sum, so that a one-sided padding at stride 2 would show."""
+    x = np.asarray(jax.random.normal(RNG, (1, 6, 6, 2)))
+    for size, strides in ((3, 2), (1, 2)):
+        conv = Conv(3, size, strides, use_bias=True)
+        variables = conv.init(RNG, jnp.asarray(x))
+        kernel, bias = (np.asarray(variables["params"][name]) for name in ("kernel", "bias"))
+        pad = size // 2
+        padded = np.pad(x[0], ((pad, pad), (pad, pad), (0, 0)))
+        starts = range(0, 6 + 2 * pad - size + 1, strides)
+        windows = [[padded[i : i + size, j : j + size] for j in starts] for i in starts]
+        expected = np.einsum("ijabc,abcd->ijd", np.array(windows), kernel) + bias
+        result = conv.apply(variables, jnp.asarray(x))
+        np.testing.assert_allclose(result[0], expected, atol=1e-5)
+
+
+def test_max_pool_pads_with_minus_infinity():
+    x = -1.0 - jnp.arange(16.0).reshape(1, 4, 4, 1)
+    np.testing.assert_array_equal(max_pool(x)[0, :, :, 0], [[-1, -2], [-5, -6]])
+
+
+def test_batch_norm_running_statistics():
+    """Batch 1, 2, 4, 5: the running variance takes the unbiased 10/3, not the biased 2.5."""
+    x = jnp.array([1.0, 2, 4, 5]).reshape(4, 1, 1, 1)
+    norm = BatchNorm()
+    variables = norm.init(RNG, x, True)
+    assert variables["batch_stats"]["mean"] == 0 and variables["batch_stats"]["var"] == 1
+    y, updated = norm.apply(variables, x, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(y.ravel(), (x.ravel() - 3) / np.sqrt(2.5 + 1e-5), atol=1e-5)
+    stats = updated["batch_stats"]
+    np.testing.assert_allclose([stats["mean"][0], stats["var"][0]], [0.3, 1.23333333], atol=1e-6)
+    y = norm.apply({**variables, **updated}, x, False)
+    np.testing.assert_allclose(y.ravel(), (x.ravel() - 0.3) / 1.23333833**0.5, atol=1e-5)
+
+
+def test_batch_norm_over_devices_equals_one_device():
+    x = jax.random.normal(RNG, (8, 2, 2, 3)) * 2 + 1
+    alone, over = BatchNorm(), BatchNorm(axis_name="data")
+    variables = alone.init(RNG, x, True)
+    step = jax.shard_map(
+        lambda v, x: over.apply(v, x, True, mutable=["batch_stats"]),
+        mesh=jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)),
+        in_specs=(P(), P("data")),
+        out_specs=(P("data"), P()),
+    )
+    expected = alone.apply(variables, x, True, mutable=["batch_stats"])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        jax.jit(step)(variables, x),
+        expected,
+    )
+
+
+def test_resize_channels():
+    def resized(inputs, outputs):
+        x = jnp.arange(1.0, inputs + 1)[None, None, None]
+        return np.asarray(resize_channels(x, outputs))[0, 0, 0]
+
+    np.testing.assert_array_equal(resized(6, 4), [2, 3, 4, 5])
+    wide = resized(64, 100)
+    assert wide[18] == 1 and wide[81] == 64 and np.count_nonzero(wide) == 64
+    for inputs, outputs, pad in ((512, 1000, 244), (512, 196, -158), (512, 102, -205)):
+        result = resized(inputs, outputs)
+        assert len(result) == outputs
+        assert result[pad] == 1 if pad > 0 else result[0] == 1 - pad
+    for inputs, outputs, pad in ((2048, 1000, -524), (2048, 196, -926), (2048, 102, -973)):
+        assert resized(inputs, outputs)[0] == 1 - pad
+    np.testing.assert_array_equal(resized(6, 3), [2, 3, 4])
+    np.testing.assert_array_equal(resized(6, 9), [0, 1, 2, 3, 4, 5, 6, 0, 0])
+
+
+# Surgery and dtype.
+
+
+@pytest.mark.parametrize(
+    "backbone, signed",
+    [
+        (ResNet(BasicBlock, (1, 1), out_channels=100), False),
+        (CifarResNet(1, out_channels=100), True),
+    ],
+)
+def test_only_the_imagenet_surgery_keeps_the_closing_relu(backbone, signed):
+    feature_map, _ = backbone.init_with_output(RNG, IMAGES[:, :8, :8], False)
+    assert (feature_map.min() < 0) == signed and feature_map.max() > 0
+
+
+@pytest.mark.parametrize("shortcut", ["pad", "projection", "none"])
+def test_surgery_of_a_last_block_with_stride(shortcut):
+    feature_map, _ = shapes("resnet10", size=64, out_channels=7, out_shortcut=shortcut)
+    assert feature_map.shape == (2, 2, 2, 7)
+
+
+def test_bfloat16_keeps_parameters_and_statistics_in_float32():
+    feature_map, variables = shapes("resnet20", dtype=jnp.bfloat16)
+    assert feature_map.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="unknown backbone 'resnet19' .did you mean 'resnet1"):
+        get_backbone("resnet19")
+    with pytest.raises(ValueError, match="no option 'out_chanels' .did you mean 'out_channels'"):
+        get_backbone("resnet18", out_chanels=10)
+    with pytest.raises(ValueError, match="unknown out_shortcut 'zero'; known: pad, projection"):
+        get_backbone("resnet18", out_shortcut="zero")
+    with pytest.raises(ValueError, match="unknown shortcut 'none'; known: pad, projection"):
+        get_backbone("resnet32", shortcut="none")
+    for name in ("resnet18", "resnet32"):
+        with pytest.raises(ValueError, match="out_channels must be at least 1, got 0"):
+            get_backbone(name, out_channels=0)

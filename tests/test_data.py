@@ -1,0 +1,348 @@
+"""Orders, sources, and the same batches from disk and from device memory."""
+
+import math
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from sklearn.datasets import load_digits
+
+from fixed_head_jax import data
+from fixed_head_jax.data import loader, prepared, resident, sampling, sources
+
+TFDS = Path(__file__).parents[2] / "shared" / "tfds"
+needs_cifar10 = pytest.mark.skipif(
+    not (TFDS / "cifar10").is_dir(), reason="no prepared CIFAR-10 in ../shared/tfds"
+)
+needs_imagenet = pytest.mark.skipif(
+    not (TFDS / "imagenet2012").is_dir(), reason="no prepared ImageNet in ../shared/tfds"
+)
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("tfds"))
+    sources.open_source("digits", "train", path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits(digits_dir):
+    return sources.open_source("digits", "train", digits_dir)
+
+
+def assert_batches_equal(first, second):
+    first, second = list(first), list(second)
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert a[key].dtype == b[key].dtype
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+# Orders
+
+
+@pytest.mark.parametrize("num_examples, batch_size", [(10, 4), (7, 7), (5, 13), (12, 1), (9, 2)])
+def test_every_example_once_per_epoch(num_examples, batch_size):
+    epochs = 6
+    steps = sampling.epoch_start(epochs, num_examples, batch_size)
+    stream = [sampling.train_indices(3, s, batch_size, num_examples) for s in range(steps)]
+    assert all(indices.shape == (batch_size,) for indices in stream)
+    stream = np.concatenate(stream)[: epochs * num_examples].reshape(epochs, num_examples)
+    np.testing.assert_array_equal(np.sort(stream, 1), np.tile(np.arange(num_examples), (epochs, 1)))
+    assert len({tuple(epoch) for epoch in stream}) == epochs
+
+
+def test_train_indices_depend_on_nothing_but_the_arguments():
+    forward = [sampling.train_indices(1, step, 8, 30) for step in range(20)]
+    for step in reversed(range(20)):
+        np.testing.assert_array_equal(sampling.train_indices(1, step, 8, 30), forward[step])
+    assert forward[0].dtype == np.int32
+    assert not np.array_equal(sampling.train_indices(2, 0, 8, 30), forward[0])
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2, 7, 0.1, 0.3, 2.5, 1 / 3, 199.9])
+@pytest.mark.parametrize("num_examples, batch_size", [(50000, 128), (50000, 5000), (10, 4)])
+def test_epoch_start_is_exact(epoch, num_examples, batch_size):
+    numerator = round(epoch * 30)  # all the epochs above are multiples of 1/30
+    expected = -(-numerator * num_examples // (30 * batch_size))
+    assert sampling.epoch_start(epoch, num_examples, batch_size) == expected
+
+
+def test_shards_concatenate_to_the_batch():
+    whole = list(resident.index_batches(0, 12, 30, 5, 4))
+    shards = [list(resident.index_batches(0, 12, 30, 5, 4, (i, 3))) for i in range(3)]
+    for step, batch in enumerate(whole):
+        parts = [shard[step]["index"] for shard in shards]
+        np.testing.assert_array_equal(np.concatenate(parts), batch["index"])
+
+
+@pytest.mark.parametrize("num_examples", [1, 2, 7, 8, 9, 64])
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
+def test_eval_counts_every_example_once(num_examples, batch_size):
+    batches = list(sampling.eval_batches(num_examples, batch_size))
+    assert len(batches) == math.ceil(num_examples / batch_size)
+    indices, mask = (np.concatenate(column) for column in zip(*batches, strict=True))
+    assert len(indices) == len(batches) * batch_size
+    np.testing.assert_array_equal(indices[mask == 1], np.arange(num_examples))
+    assert not indices[mask == 0].any()
+
+
+# Sources
+
+
+def test_digits_holds_every_image_of_sklearn_in_its_split(digits_dir):
+    reference = load_digits()
+    pixels = np.round(reference.images * 255 / 16).astype(np.uint8)[..., None]
+    seen, expected = [0] * 10, {"train": [], "test": []}
+    for index, label in enumerate(reference.target):
+        expected["test" if seen[label] % 5 == 4 else "train"].append(index)
+        seen[label] += 1
+    assert (len(expected["train"]), len(expected["test"])) == (1442, 355)
+    for split, members in expected.items():
+        source = sources.open_source("digits", split, digits_dir)
+        assert len(source) == len(members)
+        assert (source.num_classes, source.image_shape) == (10, (8, 8, 1))
+        images, labels = resident.load(source, 2)
+        np.testing.assert_array_equal(images, pixels[members])
+        np.testing.assert_array_equal(labels, reference.target[members])
+
+
+def test_preparing_is_quiet_and_leaves_nothing_else(tmp_path, capfd):
+    sources.open_source("digits", "test", str(tmp_path))
+    assert capfd.readouterr() == ("", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+def test_a_process_that_prepares_second_keeps_what_is_there(tmp_path):
+    builder = prepared.find("digits", str(tmp_path))
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in Path(builder.data_path).iterdir())
+    prepared._prepare("digits", builder.data_path)
+    after = sorted((p.name, p.stat().st_mtime_ns) for p in Path(builder.data_path).iterdir())
+    assert before == after
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+def test_slices_of_a_split(digits, digits_dir):
+    start = sources.open_source("digits", "train[:100]", digits_dir)
+    end = sources.open_source("digits", "train[100:]", digits_dir)
+    assert (len(start), len(end)) == (100, len(digits) - 100)
+    np.testing.assert_array_equal(end.read(np.arange(3))[0], digits.read(np.arange(100, 103))[0])
+
+
+def test_first_classes_keeps_exactly_those(digits, digits_dir):
+    images, labels = resident.load(digits, 2)
+    source = sources.open_source("digits", "train", digits_dir, first_classes=3)
+    assert (source.num_classes, source.class_names) == (3, ("0", "1", "2"))
+    kept_images, kept_labels = resident.load(source, 2)
+    np.testing.assert_array_equal(kept_images, images[labels < 3])
+    np.testing.assert_array_equal(kept_labels, labels[labels < 3])
+
+
+@pytest.mark.parametrize("size", [5, 12])
+def test_image_size_resizes(digits_dir, size):
+    source = sources.open_source("digits", "train[:4]", digits_dir, image_size=size)
+    images, _ = source.read(np.arange(4))
+    assert source.image_shape == (size, size, 1) == images.shape[1:]
+    assert images.std() > 30
+
+
+def test_crop_is_central_and_keeps_the_aspect_ratio():
+    image = np.zeros((40, 100, 3), np.uint8)
+    image[:, 30:70] = 200
+    assert (sources.resize_and_crop(image, 40) == 200).all()
+    assert (sources.resize_and_crop(image, 20) == 200).all()
+    assert sources.resize_and_crop(image.transpose(1, 0, 2).copy(), 33).shape == (33, 33, 3)
+
+
+def test_colours_decode_as_rgb():
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[..., 0] = 250
+    encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+    np.testing.assert_array_equal(sources._decode_image(encoded, 3), image)
+
+
+@needs_cifar10
+def test_cifar10_is_complete():
+    for split, count in (("train", 50_000), ("test", 10_000)):
+        dataset = data.open_dataset("cifar10", split, str(TFDS))
+        arrays = dataset.arrays()
+        assert arrays["image"].shape == (count, 32, 32, 3)
+        np.testing.assert_array_equal(np.bincount(arrays["label"]), [count // 10] * 10)
+        assert dataset.source.class_names[0] == "airplane"
+    # TFDS's own decoding of the same records
+    builder = tfds.builder("cifar10", data_dir=str(TFDS))
+    elements = builder.as_data_source("test[:20]")
+    for i in range(20):
+        np.testing.assert_array_equal(elements[i]["image"], arrays["image"][i])
+        assert elements[i]["label"] == arrays["label"][i]
+
+
+@needs_imagenet
+def test_imagenet_needs_and_takes_an_image_size():
+    with pytest.raises(ValueError, match="vary in size; set data.image_size"):
+        sources.open_source("imagenet2012", "validation", str(TFDS))
+    source = sources.open_source("imagenet2012", "validation", str(TFDS), image_size=64)
+    images, labels = source.read(np.arange(8))
+    assert images.shape == (8, 64, 64, 3)
+    assert source.num_classes == 1000 and labels.max() < 1000
+
+
+# Batches
+
+
+@pytest.mark.parametrize("batch_size", [8, 700, 2000])
+def test_disk_and_resident_give_the_same_batches(digits_dir, batch_size):
+    disk = data.open_dataset("digits", "train", digits_dir, placement="disk", num_threads=2)
+    memory = data.open_dataset("digits", "train", digits_dir, num_threads=2)
+    assert disk.arrays() == {}
+    arrays = jax.device_put(memory.arrays())
+    fetch = jax.jit(memory.fetch)
+    steps = dict(seed=1, batch_size=batch_size, start_step=2, num_steps=4)
+    for shard in ((0, 1), (1, 2)):
+        gathered = (fetch(arrays, batch) for batch in memory.train_batches(**steps, shard=shard))
+        read = (disk.fetch({}, batch) for batch in disk.train_batches(**steps, shard=shard))
+        assert_batches_equal(read, gathered)
+        gathered = (fetch(arrays, batch) for batch in memory.eval_batches(batch_size, shard))
+        assert_batches_equal(disk.eval_batches(batch_size, shard), gathered)
+
+
+@pytest.mark.parametrize("num_threads", [2, 7])
+def test_any_number_of_threads_gives_the_same_batches(digits, num_threads):
+    expected = loader.disk_batches(digits, 0, 32, 0, 60, 1)
+    assert_batches_equal(loader.disk_batches(digits, 0, 32, 0, 60, num_threads), expected)
+
+
+def test_resuming_gives_the_tail(digits):
+    whole = list(loader.disk_batches(digits, 5, 64, 0, 50, 2))
+    assert_batches_equal(loader.disk_batches(digits, 5, 64, 33, 17, 2), whole[33:])
+    assert list(loader.disk_batches(digits, 5, 64, 50, 0, 2)) == []
+
+
+def test_disk_eval_covers_the_split_once(digits):
+    batches = list(loader.disk_eval_batches(digits, 100, 3))
+    mask = np.concatenate([batch["mask"] for batch in batches])
+    labels = np.concatenate([batch["label"] for batch in batches])[mask == 1]
+    np.testing.assert_array_equal(labels, resident.load(digits, 1)[1])
+
+
+def test_auto_goes_by_the_memory_limit(digits_dir):
+    size = 1442 * 64
+    memory = data.open_dataset("digits", "train", digits_dir, memory_limit=size)
+    disk = data.open_dataset("digits", "train", digits_dir, memory_limit=size - 1)
+    assert memory.arrays()["image"].shape == (1442, 8, 8, 1)
+    assert disk.arrays() == {}
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(name="digit"), "unknown dataset 'digit' .*did you mean digits"),
+        (dict(name="cifar11", data_dir=""), "unknown dataset 'cifar11'; did you mean .*cifar10"),
+        (dict(name="qqxxzz"), "use a name of the TFDS catalog"),
+        (dict(name="a b"), "cannot open dataset 'a b'"),
+        (dict(name="cifar10"), "'cifar10' is not prepared under .*download_and_prepare"),
+        (dict(data_dir="missing"), "data_dir 'missing' is not a directory"),
+        (dict(split="valid"), "unknown split 'valid' of dataset 'digits'; use one of train, test"),
+        (dict(split=""), "unknown split ''"),
+        (dict(first_classes=1), "first_classes must be 0 .*of 'digits', got 1"),
+        (dict(first_classes=11), "2 ... 10.*got 11"),
+        (dict(image_size=-1), "image_size must be >= 0 .*got -1"),
+        (dict(placement="gpu"), "unknown placement 'gpu'; use one of auto, resident, disk"),
+        (dict(num_threads=-1), "num_threads must be >= 0 .*got -1"),
+    ],
+)
+def test_opening_errors_are_one_clear_line(digits_dir, options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        data.open_dataset(**{"name": "digits", "split": "train", "data_dir": digits_dir, **options})
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_other_formats_are_refused(tmp_path, digits_dir, monkeypatch):
+    source = Path(prepared.find("digits", digits_dir).data_path)
+    target = tmp_path / "numbers" / "1.0.0"
+    target.mkdir(parents=True)
+    for path in source.iterdir():  # a dataset known only from its files, of another format
+        name = path.name.replace("digits", "numbers").replace("array_record", "tfrecord")
+        (target / name).write_bytes(path.read_bytes())
+    info = target / "dataset_info.json"
+    info.write_text(
+        info.read_text().replace("array_record", "tfrecord").replace("digits", "numbers")
+    )
+    with pytest.raises(ValueError, match="'numbers' .*format tfrecord.*array_record"):
+        sources.open_source("numbers", "train", str(tmp_path))
+
+
+def test_other_features_are_refused():
+    features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
+    with pytest.raises(ValueError, match=r"not for image classification.*got \['text'\]"):
+        sources._read_features("words", features)
+
+
+class Damaged:
+    """The records of a source, one of them cut off."""
+
+    def __init__(self, records, position):
+        self.records, self.position = records, position
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitems__(self, positions):
+        records = self.records.__getitems__(positions)
+        return [
+            b"\x0a\xff" if p == self.position else r
+            for p, r in zip(positions, records, strict=True)
+        ]
+
+
+def damaged(source, position):
+    options = {field: getattr(source, field) for field in source.__dataclass_fields__}
+    return sources.Source(**{**options, "records": Damaged(source.records, position)})
+
+
+def test_a_bad_record_is_named_by_every_reader(digits):
+    bad = damaged(digits, 77)
+    message = "dataset 'digits' split 'train': bad record at index 77"
+    with pytest.raises(ValueError, match=message):
+        bad.read(np.arange(70, 80))
+    with pytest.raises(ValueError, match=message):
+        resident.load(bad, 2)
+    with pytest.raises(ValueError, match=message):
+        list(loader.disk_eval_batches(bad, 16, 2))
+
+
+def test_reading_outside_the_source_is_refused(digits):
+    with pytest.raises(ValueError, match="indices must be in 0 ... 1441"):
+        digits.read(np.array([1442]))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(batch_size=0), "batch_size must be >= 1, got 0"),
+        (dict(batch_size=9, shard=(0, 2)), "multiple of the 2 processes, got 9"),
+        (dict(shard=(2, 2)), "0 <= index < count"),
+        (dict(seed=-1), "seed must be >= 0, got -1"),
+        (dict(start_step=-1), "start_step and num_steps must be >= 0"),
+    ],
+)
+@pytest.mark.parametrize("placement", ["resident", "disk"])
+def test_batch_errors_come_before_the_first_batch(digits_dir, placement, options, message):
+    dataset = data.open_dataset("digits", "train", digits_dir, placement=placement)
+    arguments = dict(seed=0, batch_size=8, start_step=0, num_steps=1)
+    with pytest.raises(ValueError, match=message):
+        dataset.train_batches(**{**arguments, **options})
+
+
+def test_disk_needs_a_thread(digits):
+    with pytest.raises(ValueError, match="num_threads must be >= 1, got 0"):
+        loader.disk_batches(digits, 0, 8, 0, 1, 0)

@@ -1,0 +1,227 @@
+"""The loop: same bits twice, after an interruption, and on any number of devices."""
+
+import json
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from configs import common, digits
+from fixed_head_jax import experiment, train
+from fixed_head_jax.backbones import BACKBONES
+from fixed_head_jax.backbones.cifar_resnet import CifarResNet
+from fixed_head_jax.checkpoint import Checkpoints
+from fixed_head_jax.interval_log import NonFiniteLossError
+from fixed_head_jax.workdir import claim
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_backbone():
+    """A ResNet-8: everything the loop meets, compiled in seconds."""
+    BACKBONES["tiny"] = partial(CifarResNet, 1)
+    yield
+    del BACKBONES["tiny"]
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture
+def make_config(data_dir):
+    def make(**overrides):
+        config = digits.get_config("orthogonal,smoke")
+        config.data_dir, config.model.backbone = data_dir, "tiny"
+        config.data.eval_split = "test[:30]"
+        config.total_steps, config.log_every_steps = 7, 3
+        config.eval_every_epochs = 4 * 8 / 1442  # every 4 steps
+        config.augment.flip = True
+        config.update_from_flattened_dict(overrides)
+        return config
+
+    return make
+
+
+def final_state(config, workdir):
+    run = experiment.build(config)
+    checkpoints = Checkpoints(workdir, "eval/accuracy")
+    abstract = jax.eval_shape(run.create_state)
+    return checkpoints.restore(checkpoints.last_step, abstract, run.mesh).state
+
+
+def logged(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("timing/")} for line in lines]
+
+
+def assert_same_bits(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+def stop_after(dispatches):
+    calls = iter(range(dispatches))
+    return lambda: next(calls, None) is None
+
+
+EVERYTHING = {
+    "ema_decay": 0.9,
+    "optim.schedule": "plateau",
+    "optim.plateau.patience": 0,
+    "optim.plateau.threshold": 100.0,
+    "optim.weight_decay": 1e-2,
+    "optim.clip_norm": 1.0,
+    "accumulation_steps": 2,
+}
+
+
+@pytest.mark.parametrize("placement", ["resident", "disk"])
+def test_interrupted_run_ends_with_the_same_bits(make_config, tmp_path, placement):
+    config = make_config(**EVERYTHING, **{"data.placement": placement})
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    result = train.train(experiment.build(config), whole)
+    for dispatches in (1, 3):  # stops after steps 2 and 6: inside log intervals
+        with pytest.raises(train.Stopped, match="stopped at step"):
+            train.train(experiment.build(config), parts, stop_after(dispatches))
+    resumed = train.train(experiment.build(config), parts)
+    assert resumed == result
+    assert logged(parts) == logged(whole)
+    assert_same_bits(final_state(config, parts), final_state(config, whole))
+    rates = [line["train/lr"] for line in logged(whole) if "train/lr" in line]
+    assert rates[-1] < rates[0]  # the plateau did act
+    assert {"eval/accuracy", "eval_ema/accuracy"} <= set(result)
+
+
+def test_placements_and_dispatch_sizes_give_the_same_run(make_config, tmp_path):
+    names = {"resident": {}, "disk": {"data.placement": "disk"}, "two": {"steps_per_dispatch": 2}}
+    for name, overrides in names.items():
+        train.train(experiment.build(make_config(**overrides)), tmp_path / name)
+    assert logged(tmp_path / "disk") == logged(tmp_path / "resident")
+    for a, b in zip(logged(tmp_path / "two"), logged(tmp_path / "resident"), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+
+
+def test_another_seed_gives_another_run(make_config, tmp_path):
+    for seed in (0, 1):
+        train.train(experiment.build(make_config(seed=seed)), tmp_path / str(seed))
+    assert logged(tmp_path / "0")[0] != logged(tmp_path / "1")[0]
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_devices_agree_up_to_rounding(make_config, tmp_path, accumulation_steps):
+    runs, states = {}, {}
+    for count in (1, 2, 4):
+        config = make_config(
+            num_devices=count, accumulation_steps=accumulation_steps, total_steps=3,
+            log_every_steps=1, batch_size=16, eval_every_epochs=0.0,
+        )  # fmt: skip
+        workdir = tmp_path / str(count)
+        train.train(experiment.build(config), workdir)
+        runs[count], states[count] = logged(workdir), final_state(config, workdir)
+    for count in (2, 4):
+        for ours, one in zip(runs[count], runs[1], strict=True):
+            assert ours == pytest.approx(one, rel=1e-4, abs=1e-5)
+        for ours, one in zip(*map(jax.tree.leaves, (states[count], states[1])), strict=True):
+            np.testing.assert_allclose(ours, one, rtol=2e-3, atol=2e-5)
+
+
+def test_every_example_counts_once_at_any_batch_size_and_device_count(make_config, tmp_path):
+    train.train(experiment.build(make_config(total_steps=2)), tmp_path)
+    results = []
+    for batch_size in (7, 30, 64):
+        for num_devices in (1, 4):
+            config = make_config(eval_batch_size=batch_size, num_devices=num_devices)
+            (metrics,) = train.evaluate(experiment.build(config), tmp_path).values()
+            results.append(metrics)
+            assert metrics["eval/examples"] == 30
+            assert metrics == pytest.approx(results[0], rel=1e-5)
+
+
+def test_fixed_vectors_stay_and_are_restored_bit_exactly(make_config, tmp_path):
+    config = make_config(**{"optim.name": "adamw", "optim.lr": 0.1, "optim.weight_decay": 0.5})
+    run = experiment.build(config)
+    before = jax.jit(run.create_state)()
+    result = train.train(run, tmp_path)
+    after = final_state(config, tmp_path)
+    assert_same_bits(before.model_state["fixed"], after.model_state["fixed"])
+    assert result["fixed"] == 64 * 10
+    slots = {leaf.shape for leaf in jax.tree.leaves(after.opt_state)}
+    assert (64, 10) not in slots
+    assert not np.array_equal(before.params["head"]["bias"], after.params["head"]["bias"])
+
+
+def test_accumulated_gradients_are_the_mean(make_config):
+    """Without batch norm in the way (all examples alike), two halves give the whole's update."""
+    grads = {}
+    for count in (1, 2):
+        config = make_config(accumulation_steps=count, batch_size=8, **{"augment.flip": False})
+        config.augment.pad_crop = 0
+        run = experiment.build(config)
+        image = np.random.default_rng(0).integers(0, 255, (1, 8, 8, 1), np.uint8)
+        batch = {
+            "image": np.repeat(image, 8, 0), "label": np.full(8, 3, np.int32),
+            "index": np.arange(8, dtype=np.int32), "mask": np.ones(8, np.float32),
+        }  # fmt: skip
+        from fixed_head_jax import parallel
+
+        step = parallel.pmap_step(
+            lambda state, _, batch, run=run: run.train_step(state, batch),
+            run.mesh, parallel.SPLIT, donate=False,
+        )  # fmt: skip
+        state = jax.jit(run.create_state)()
+        new_state, metrics = step(state, {}, batch)
+        grads[count] = (new_state.params, metrics["loss"])
+    for a, b in zip(jax.tree.leaves(grads[1]), jax.tree.leaves(grads[2]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_nonfinite_loss_stops_with_its_step_and_keeps_what_was_saved(make_config, tmp_path):
+    config = make_config(**{"optim.schedule": "step", "optim.milestones": (1,)})
+    config.optim.factor, config.eval_every_epochs = 1e38, 0.0
+    config.batch_size, config.total_steps, config.checkpoint_every_steps = 721, 6, 2
+    with pytest.raises(NonFiniteLossError, match=r"(loss|grad_norm) is (nan|inf) at step [345]"):
+        train.train(experiment.build(config), tmp_path)
+    checkpoints = Checkpoints(tmp_path, "eval/accuracy")
+    assert checkpoints.last_step == 2
+    assert np.isfinite(optax.tree.norm(final_state(config, tmp_path).params))
+
+
+BAD = [
+    ({"model.head": "identiti"}, "unknown head 'identiti'.*did you mean 'identity'"),
+    ({"model.backbone": "resnet19"}, "unknown backbone 'resnet19'"),
+    ({"model.head_options.allow_repeated": True}, "has no option 'allow_repeated'"),
+    ({"data.name": "digitz"}, "digitz"),
+    ({"data.eval_split": "validation"}, "validation"),
+    ({"data_dir": "/nonexistent/dir"}, "data_dir"),
+    ({"num_devices": 3}, "batch_size=8 is not divisible by 3"),
+    ({"num_devices": 5}, "num_devices=5, but this run sees 4"),
+    ({"model.head": "identity", "model.backbone_options.out_channels": 5}, "num_classes <= dim"),
+    ({"data.mean": (0.5, 0.5, 0.5), "data.std": (0.5, 0.5, 0.5)}, "data.mean has 3 values"),
+    ({"dtype": "float61"}, "unknown dtype"),
+    ({"optim.name": "sdg"}, "sdg"),
+    ({"optim.frozen": ("nothing_here",)}, "nothing_here"),
+    ({"task.options.label_smoothing": 1.5}, "label_smoothing"),
+    ({"total_steps": 0, "total_epochs": -1.0}, "total_epochs must be positive"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD, ids=[next(iter(o)) for o, _ in BAD])
+def test_bad_input_is_refused_before_anything_compiles(make_config, overrides, message):
+    with pytest.raises(ValueError, match=message) as error:
+        experiment.build(make_config(**overrides))
+    assert "\n" not in str(error.value)
+
+
+def test_workdir_of_another_config_is_refused_with_the_differing_keys(make_config, tmp_path):
+    flat = common.flatten(make_config())
+    claim(tmp_path, flat, common.MAY_DIFFER)
+    claim(tmp_path, flat | {"data_dir": "elsewhere"}, common.MAY_DIFFER)
+    with pytest.raises(ValueError, match=r"optim.lr \(0.1 there, 0.2 here\)"):
+        claim(tmp_path, flat | {"optim.lr": 0.2}, common.MAY_DIFFER)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written"):
+        claim(tmp_path / "file", flat, common.MAY_DIFFER)
