@@ -63,7 +63,7 @@ class IntervalLog:
 
     def partial(self) -> list:
         """Returns, after `flush`, the steps of the unfinished interval, as JSON."""
-        return self._current
+        return list(self._current)  # what saves it asynchronously must not see later steps
 
     def _write_ended(self) -> None:
         if self._ended is None:
