@@ -68,6 +68,12 @@ def sweep_all(config, folder, stop_requested):
     spec.loader.exec_module(module)
     if not hasattr(module, "get_sweep"):
         raise BadInput(f"{path} has no get_sweep(); run it without --sweep")
+    rows = module.get_sweep()
+    try:
+        sweep.check_sweep(rows)
+        workdir.claim(folder, flatten(config), MAY_DIFFER)
+    except ValueError as error:
+        raise BadInput(error) from error
 
     def run_row(overrides, row_folder):
         row = config.copy_and_resolve_references()
@@ -75,7 +81,7 @@ def sweep_all(config, folder, stop_requested):
         result = train_one(row.lock(), row_folder, stop_requested)
         return {**result, "accuracy": result["eval/accuracy"]}
 
-    sweep.run_sweep(module.get_sweep(), run_row, folder)
+    sweep.run_sweep(rows, run_row, folder)
 
 
 def main(_):
@@ -97,10 +103,22 @@ def main(_):
         train_one(config, folder, stop.is_set)
 
 
+def parse_flags(argv):
+    """Parses the command line; a misspelt flag, config key or variant is bad input."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        while error.args and isinstance(error.args[0], Exception):
+            error = error.args[0]
+        lines = [line for line in str(error.args[0] if error.args else error).split("\n") if line]
+        message = ". ".join(lines) if isinstance(error, KeyError) else lines[-1].strip()
+        raise BadInput(message) from error
+
+
 def run():
     """Runs main; what a user can mend ends in one line and the documented exit code."""
     try:
-        app.run(main)
+        app.run(main, flags_parser=parse_flags)
     except BadInput as error:
         code, message = EXIT_BAD_INPUT, error
     except NonFiniteLossError as error:

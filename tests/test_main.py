@@ -1,0 +1,112 @@
+"""The command line: one clear line and an exit code for what a user can mend, safe to kill."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "--config.total_steps=40", "--config.log_every_steps=7", "--config.eval_every_epochs=0",
+    "--config.checkpoint_every_steps=5", "--config.batch_size=16", "--config.ema_decay=0.9",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("tfds")
+
+
+def command(workdir, *arguments, config="configs/digits.py:orthogonal"):
+    flags = [f"--config={config}", f"--workdir={workdir}", *map(str, arguments)]
+    return [sys.executable, str(ROOT / "main.py"), *flags]
+
+
+def environment():
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+
+
+def run(*arguments, **options):
+    result = subprocess.run(
+        command(*arguments, **options), cwd=ROOT, env=environment(), capture_output=True, text=True
+    )
+    return result.returncode, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (["--config.optim.lrr=1"], {}, "Did you mean .*lr"),
+        ([], {"config": "configs/digits.py:hadamart"}, "unknown config variant 'hadamart'"),
+        (["--config.model.head=identiti"], {}, "did you mean 'identity'"),
+        (["--config.data_dir=/nonexistent"], {}, "data_dir '/nonexistent'"),
+    ],
+    ids=["key", "variant", "head", "data_dir"],
+)
+def test_bad_input_ends_in_one_line_and_code_2(tmp_path, arguments, options, message):
+    code, _, errors = run(tmp_path / "run", *arguments, **options)
+    assert code == 2
+    assert re.search(message, errors)
+    assert "Traceback" not in errors
+    assert not (tmp_path / "run").exists()
+
+
+def metrics(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be interrupted"
+        assert time.monotonic() < deadline, "the run never got there"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["resident", "disk"])
+def test_killed_and_repeated_equals_uninterrupted(tmp_path, data_dir, placement):
+    arguments = (f"--config.data_dir={data_dir}", f"--config.data.placement={placement}", *SMALL)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(whole, *arguments)[0] == 0
+    for checkpoint in (5, 20):
+        process = subprocess.Popen(command(parts, *arguments), cwd=ROOT, env=environment())
+
+        def saved(checkpoint=checkpoint):
+            steps = (parts / "checkpoints").glob("[0-9]*")
+            return any(step.name.isdigit() and int(step.name) >= checkpoint for step in steps)
+
+        wait_for(saved, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    code, output, _ = run(parts, *arguments)
+    assert code == 0
+    assert "test accuracy" in output
+    assert metrics(parts) == metrics(whole)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (whole, parts)]
+    assert results[0] == results[1]
+    code, output, _ = run(parts, *arguments, "--mode=evaluate")
+    assert code == 0
+    assert f"step 40 eval/accuracy {results[0]['eval/accuracy']:.6g}" in output
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_exits_with_75(tmp_path, data_dir):
+    arguments = (f"--config.data_dir={data_dir}", *SMALL, "--config.total_steps=4000")
+    workdir = tmp_path / "run"
+    process = subprocess.Popen(
+        command(workdir, *arguments, "--config.checkpoint_every_steps=0"),
+        cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(lambda: (workdir / "metrics.jsonl").exists() and metrics(workdir), process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate()
+    assert process.returncode == 75
+    step = int(re.search(r"stopped at step ([\d,]+)", errors).group(1).replace(",", ""))
+    assert (workdir / "checkpoints" / str(step)).is_dir()
