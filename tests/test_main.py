@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = (
     "--config.total_steps=40", "--config.log_every_steps=7", "--config.eval_every_epochs=0",
     "--config.checkpoint_every_steps=5", "--config.batch_size=16", "--config.ema_decay=0.9",
+    "--config.optim.warmup_epochs=0",
 )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ EVERYTHING = {
 }
 
 
-@pytest.mark.parametrize("placement", ["resident", "disk"])
+@pytest.mark.parametrize("placement", ["resident", pytest.param("disk", marks=pytest.mark.slow)])
 def test_interrupted_run_ends_with_the_same_bits(make_config, tmp_path, placement):
     config = make_config(**EVERYTHING, **{"data.placement": placement})
     config.eval_every_epochs = 2 * 8 / 1442  # every 2 steps
@@ -110,7 +110,7 @@ def test_placements_and_dispatch_sizes_give_the_same_run(make_config, tmp_path):
     assert logged(tmp_path / "seed")[0] != logged(tmp_path / "resident")[0]
 
 
-@pytest.mark.parametrize("accumulation_steps", [1, 2])
+@pytest.mark.parametrize("accumulation_steps", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_devices_agree_up_to_rounding(make_config, tmp_path, accumulation_steps):
     runs, states = {}, {}
     for count in (1, 2, 4):
