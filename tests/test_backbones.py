@@ -117,6 +117,7 @@ def kernels(backbone):
     return {key: np.asarray(value) for key, value in flat.items() if value.ndim == 4}, flat
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backbone, fan",
     [(ResNet(BasicBlock, (1,)), 3), (CifarResNet(1), 2)],
@@ -129,6 +130,7 @@ def test_convolutions_start_he_normal(backbone, fan):
         assert np.abs(kernel).max() > 2.4 * expected, key  # normal, not truncated
 
 
+@pytest.mark.slow
 def test_stl_convolutions_start_uniform():
     kernel_init = get_backbone("stl_resnet18").kernel_init
     for key, kernel in kernels(ResNet(BasicBlock, (1,), "stl", kernel_init))[0].items():

@@ -168,6 +168,7 @@ def test_colours_decode_as_rgb():
 
 
 @needs_cifar10
+@pytest.mark.slow
 def test_cifar10_is_complete():
     for split, count in (("train", 50_000), ("test", 10_000)):
         dataset = data.open_dataset("cifar10", split, str(TFDS))

@@ -97,6 +97,7 @@ def test_interrupted_run_ends_with_the_same_bits(make_config, tmp_path, placemen
     assert {"eval/accuracy", "eval_ema/accuracy"} <= set(result)
 
 
+@pytest.mark.slow
 def test_placements_and_dispatch_sizes_give_the_same_run(make_config, tmp_path):
     names = {
         "resident": {}, "disk": {"data.placement": "disk"}, "two": {"steps_per_dispatch": 2},
