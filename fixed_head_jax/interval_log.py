@@ -70,16 +70,13 @@ class IntervalLog:
             return
         last_step, entries, (dispatched, steps, waited) = self._ended
         self._ended = None
-        # The device finishes an interval after its dispatch if it is the slower side.
-        device_is_behind = not entries[-1][1]["loss"].is_ready()
         fetched = [_fetch(step, metrics) for step, metrics in entries]
         means = {
             f"train/{key}": float(np.mean(np.concatenate([entry[key] for entry in fetched])))
             for key in fetched[0]
         }
-        end = time.perf_counter() if device_is_behind else dispatched
-        seconds = max(end - self._mark, 1e-9)
-        self._mark = end
+        seconds = max(dispatched - self._mark, 1e-9)
+        self._mark = dispatched
         timing = {
             "timing/images_per_second": steps * self._examples_per_step / seconds,
             "timing/data_wait_percent": min(100 * waited / seconds, 100.0),

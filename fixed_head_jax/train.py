@@ -122,6 +122,7 @@ def _loop(run, checkpoints, workdir, stop_requested):
             host = {"partial": log.partial(), "metrics": metrics}
             checkpoints.save(step, state, host, metrics_here)
 
+        previous = None
         while step < run.total_steps:
             start = time.perf_counter()
             size = _dispatch_size(config, step, run)
@@ -130,6 +131,9 @@ def _loop(run, checkpoints, workdir, stop_requested):
             batch = parallel.shard_batch(batch, run.mesh, parallel.SPLIT_PER_STEP)
             state, step_metrics = programs.train_step(state, programs.train_arrays, batch)
             step += size
+            # The device keeps one dispatch queued; further ahead, a stop signal would wait.
+            jax.block_until_ready(previous)
+            previous = step_metrics
             log.add(step, step_metrics, waited)
             writer.progress(step)
             if step in run.eval_steps:
