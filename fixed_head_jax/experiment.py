@@ -81,6 +81,7 @@ def build(config: ConfigDict) -> Run:
     )  # fmt: skip
 
 
+_RISING_METRICS = ("accuracy", "top5_accuracy")  # of the evaluators: larger is better
 _DATA_KEYS = ("first_classes", "image_size", "placement", "num_threads")
 _OPTION_KEYS = ("backbone_options", "head_options", "pool_options")
 
@@ -110,6 +111,9 @@ def _check_sizes(config, num_devices):
         )
     if not config.total_steps and config.total_epochs <= 0:
         raise ValueError(f"total_epochs must be positive, got {config.total_epochs}")
+    if config.best_metric not in _RISING_METRICS:
+        known = ", ".join(_RISING_METRICS)
+        raise ValueError(f"unknown best_metric {config.best_metric!r}; known: {known}")
     if not 0 <= config.ema_decay < 1:
         raise ValueError(f"ema_decay must be in [0, 1), got {config.ema_decay}")
 

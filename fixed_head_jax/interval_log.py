@@ -17,6 +17,7 @@ class IntervalLog:
 
     An interval is fetched when the next one ends, when its values are long there, so that logging
     never makes the device wait. `flush` before anything is saved: it raises if a step went wrong.
+    Images per second count from dispatch to dispatch; the first interval includes the compile.
 
     Args:
         every_steps: length of an interval.

@@ -199,6 +199,7 @@ BAD = [
     ({"num_devices": 5}, "num_devices=5, but this run sees 4"),
     ({"model.head": "identity", "model.backbone_options.out_channels": 5}, "num_classes <= dim"),
     ({"data.mean": (0.5, 0.5, 0.5), "data.std": (0.5, 0.5, 0.5)}, "data.mean has 3 values"),
+    ({"best_metric": "acuracy"}, "unknown best_metric 'acuracy'; known: accuracy"),
     ({"dtype": "float61"}, "unknown dtype"),
     ({"optim.name": "sdg"}, "sdg"),
     ({"optim.frozen": ("nothing_here",)}, "nothing_here"),
