@@ -52,9 +52,11 @@ def evaluate(config, folder):
     """Prints every metric of the kept checkpoints of `folder`."""
     try:
         workdir.read_config(folder)
-        results = train.evaluate(build(config, folder), folder)
     except ValueError as error:
         raise BadInput(error) from error
+    results = train.evaluate(build(config, folder), folder)
+    if not results:
+        raise BadInput(f"workdir {folder!r} has no checkpoint yet; train first")
     for step, metrics in results.items():
         for name, value in metrics.items():
             print(f"step {step:,} {name} {value:.6g}")
@@ -81,7 +83,7 @@ def sweep_all(config, folder, stop_requested):
         result = train_one(row.lock(), row_folder, stop_requested)
         return {**result, "accuracy": result["eval/accuracy"]}
 
-    sweep.run_sweep(rows, run_row, folder)
+    sweep.run_sweep(rows, run_row, folder, is_main=jax.process_index() == 0)
 
 
 def main(_):

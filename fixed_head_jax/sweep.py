@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ def run_sweep(
     sweep: Mapping[str, Any],
     run_row: Callable[[dict[str, Any], Path], Mapping[str, Any]],
     workdir: str | os.PathLike,
+    is_main: bool = True,
 ) -> list[dict[str, Any]]:
     """Runs every row of a sweep with every seed, leaving out the runs that are finished.
 
@@ -32,6 +34,7 @@ def run_sweep(
         run_row: takes the overrides, "seed" among them, and the run's directory; returns at
             least "accuracy" (test, %), "params" (trained) and "fixed" (stored fixed parameters).
         workdir: the sweep's directory.
+        is_main: whether this process writes files and prints; the others run the rows with it.
 
     Returns:
         One dict per run, in the order run: "name", "seed" and the run's result.
@@ -43,25 +46,27 @@ def run_sweep(
     workdir = Path(workdir)
     total = len(sweep["seeds"]) * len(sweep["rows"])
     results: list[dict[str, Any]] = []
+    say = partial(print, flush=True) if is_main else lambda text: None
     for seed in sweep["seeds"]:
         for row in sweep["rows"]:
             run_dir = workdir / row["name"] / f"seed{seed}"
             result = _read_result(run_dir)
             note = "finished before"
             if result is None:
-                print(f"sweep run {len(results) + 1}/{total}: {run_dir}", flush=True)
+                say(f"sweep run {len(results) + 1}/{total}: {run_dir}")
                 result = dict(run_row({**row["overrides"], "seed": seed}, run_dir))
                 _check_result(result, run_dir)
-                _write(run_dir / RESULT_FILE, json.dumps(result, indent=2) + "\n")
+                if is_main:
+                    _write(run_dir / RESULT_FILE, json.dumps(result, indent=2) + "\n")
                 note = "done"
             results.append({**result, "name": row["name"], "seed": seed})
-            print(
+            say(
                 f"sweep run {len(results)}/{total}: {row['name']} seed {seed} "
-                f"accuracy {result['accuracy']:.2f} % ({note})",
-                flush=True,
+                f"accuracy {result['accuracy']:.2f} % ({note})"
             )
-            write_tables(sweep, results, workdir)
-    print("\n" + sweep_table(sweep, results), end="", flush=True)
+            if is_main:
+                write_tables(sweep, results, workdir)
+    say("\n" + sweep_table(sweep, results).rstrip())
     return results
 
 

@@ -183,15 +183,9 @@ def _size(tree) -> int:
 
 
 def evaluate(run: Run, workdir: str | Path) -> dict[int, dict[str, float]]:
-    """Evaluates the kept checkpoints of `workdir`; returns step -> metrics.
-
-    Raises:
-        ValueError: if there is no checkpoint.
-    """
+    """Evaluates the kept checkpoints of `workdir`; returns step -> metrics, empty without any."""
     checkpoints = Checkpoints(workdir, f"eval/{run.config.best_metric}")
     steps = {step for step in (checkpoints.best_step, checkpoints.last_step) if step is not None}
-    if not steps:
-        raise ValueError(f"workdir {str(workdir)!r} has no checkpoint yet; train first")
     programs, abstract_state = _compile(run, for_training=False), jax.eval_shape(run.create_state)
     results = {}
     for step in sorted(steps):

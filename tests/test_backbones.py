@@ -172,6 +172,29 @@ def test_max_pool_pads_with_minus_infinity():
     np.testing.assert_array_equal(max_pool(x)[0, :, :, 0], [[-1, -2], [-5, -6]])
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 2), (5, 5), (6, 7), (8, 4)])
+def test_max_pool_and_its_gradient_take_the_first_largest_of_each_window(height, width):
+    """Values 0 to 2, so that ties abound: all of a window's gradient goes to one place."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 3, (2, height, width, 3)).astype(np.float32)
+    out, vjp = jax.vjp(max_pool, jnp.asarray(x))
+    cotangent = rng.normal(size=out.shape).astype(np.float32)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    expected, grad = np.zeros_like(cotangent), np.zeros_like(padded)
+    for b, i, j, c in np.ndindex(*out.shape):
+        window = padded[b, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3, c]
+        row, column = np.unravel_index(window.argmax(), window.shape)
+        expected[b, i, j, c] = window[row, column]
+        grad[b, 2 * i + row, 2 * j + column, c] += cotangent[b, i, j, c]
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_allclose(vjp(cotangent)[0], grad[:, 1:-1, 1:-1], rtol=1e-6, atol=1e-6)
+
+
+def test_max_pool_shows_what_is_not_a_number():
+    x = jnp.zeros((1, 6, 6, 1)).at[0, 2, 3, 0].set(jnp.nan)
+    assert jnp.isnan(max_pool(x)[0, 1, 1:, 0]).all() and jnp.isnan(max_pool(x)).sum() == 2
+
+
 def test_batch_norm_running_statistics():
     """Batch 1, 2, 4, 5: the running variance takes the unbiased 10/3, not the biased 2.5."""
     x = jnp.array([1.0, 2, 4, 5]).reshape(4, 1, 1, 1)

@@ -97,6 +97,25 @@ def test_killed_and_repeated_equals_uninterrupted(tmp_path, data_dir, placement)
     assert f"step 40 eval/accuracy {results[0]['eval/accuracy']:.6g}" in output
 
 
+def test_evaluating_a_folder_without_a_run_says_so(tmp_path):
+    code, _, errors = run(tmp_path, "--mode=evaluate")
+    assert code == 2
+    assert errors == f"main.py: workdir {str(tmp_path)!r} holds no run: config.json is missing\n"
+
+
+@pytest.mark.slow
+def test_diverging_ends_in_one_line_and_code_3(tmp_path, data_dir):
+    arguments = (f"--config.data_dir={data_dir}", *SMALL, "--config.optim.lr=1e30")
+    code, _, errors = run(tmp_path, *arguments)
+    assert code == 3
+    assert re.search(r"main.py: (loss|grad_norm) is \S+ at step \d+; .*lower optim.lr", errors)
+    assert "Traceback" not in errors
+    assert not (tmp_path / "result.json").exists()
+    code, _, errors = run(tmp_path, *arguments, "--mode=evaluate")
+    assert code == 2
+    assert "has no checkpoint yet; train first" in errors
+
+
 @pytest.mark.slow
 def test_sigterm_saves_and_exits_with_75(tmp_path, data_dir):
     arguments = (f"--config.data_dir={data_dir}", *SMALL, "--config.total_steps=4000")

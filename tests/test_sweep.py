@@ -78,6 +78,13 @@ def test_resume_skips_finished_runs_and_repeats_the_half_done_one(tmp_path, caps
     assert not list(tmp_path.rglob("*.partial"))
 
 
+def test_only_the_main_process_writes_and_prints(tmp_path, capsys):
+    results = run_sweep(make_sweep(), Runs(), tmp_path, is_main=False)
+    assert {(r["name"], r["seed"]): r["accuracy"] for r in results} == ACCURACIES
+    assert not [path for path in tmp_path.rglob("*.*") if path.is_file()]
+    assert capsys.readouterr().out == ""
+
+
 def test_broken_result_names_the_file(tmp_path):
     path = tmp_path / "linear" / "seed0" / "result.json"
     path.parent.mkdir(parents=True)

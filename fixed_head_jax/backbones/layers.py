@@ -114,8 +114,30 @@ def _row(vector, x):
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Takes the maximum over 3x3 windows at stride 2, padded by one on every side."""
-    return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    """Takes the maximum over 3x3 windows at stride 2, padded by one on every side.
+
+    Among equal values the first of the window, row by row, takes the gradient, as in the reference
+    framework. Slices and selections, one axis at a time: on the CPU the gradient of
+    `lax.reduce_window` takes ten times as long (measured).
+    """
+    return _max_of_three(_max_of_three(x, axis=2), axis=1)
+
+
+def _max_of_three(x, axis):
+    """Takes the maximum over windows of 3 at stride 2 along one axis, padded by one."""
+    size = x.shape[axis]
+    length = (size + 1) // 2
+    pads = [(0, 0, 0)] * x.ndim
+    pads[axis] = (1, size % 2, 0)
+    x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), pads)
+    first, second, third = (
+        lax.slice_in_dim(x, start, start + 2 * length - 1, 2, axis) for start in range(3)
+    )
+    return _larger(_larger(first, second), third)
+
+
+def _larger(first, second):
+    return jnp.where((second > first) | jnp.isnan(second), second, first)
 
 
 def resize_channels(x: Float[Array, "b h w c"], channels: int) -> Float[Array, "b h w d"]:
