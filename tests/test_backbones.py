@@ -11,7 +11,14 @@ from jax.sharding import PartitionSpec as P
 
 from fixed_head_jax.backbones import BACKBONES, get_backbone
 from fixed_head_jax.backbones.cifar_resnet import CifarResNet
-from fixed_head_jax.backbones.layers import BatchNorm, Conv, max_pool, resize_channels
+from fixed_head_jax.backbones.layers import (
+    BatchNorm,
+    Conv,
+    average_pool,
+    convolve,
+    max_pool,
+    resize_channels,
+)
 from fixed_head_jax.backbones.resnet import BasicBlock, ResNet
 
 RNG = jax.random.key(0)
@@ -142,9 +149,9 @@ def test_stl_convolutions_start_uniform():
 def test_surgery_starts_uniform():
     backbone = ResNet(BasicBlock, (1, 1), out_channels=100, out_shortcut="projection")
     _, params = kernels(backbone)
-    for layer, fan_in in (("conv2", 9 * 128), ("downsample_0", 64)):
+    for layer, fan_in in (("conv2", 9 * 128), ("downsample.0", 64)):
         for part in ("kernel", "bias"):
-            largest = np.abs(params[f"layer2_0/{layer}/{part}"]).max()
+            largest = np.abs(params[f"layer2.0/{layer}/{part}"]).max()
             assert 0.9 * fan_in**-0.5 < largest <= fan_in**-0.5, (layer, part)
 
 
@@ -165,6 +172,48 @@ def test_convolution_pads_symmetrically():
         expected = np.einsum("ijabc,abcd->ijd", np.array(windows), kernel) + bias
         result = conv.apply(variables, jnp.asarray(x))
         np.testing.assert_allclose(result[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "channels, features, size, strides, padding, groups",
+    [
+        (6, 5, (1, 1), 1, (0, 0), 1),
+        (6, 5, (1, 1), 2, (0, 0), 1),
+        (6, 6, (3, 3), 1, (1, 1), 6),
+        (6, 6, (3, 3), 2, (1, 1), 6),
+        (6, 6, (1, 5), 1, (0, 2), 6),
+        (3, 5, (4, 4), 4, (0, 0), 1),
+    ],
+    ids=["1x1", "1x1/2", "depthwise", "depthwise/2", "depthwise 1x5", "patches"],
+)
+def test_every_lowering_gives_the_plain_convolution(
+    channels, features, size, strides, padding, groups
+):
+    keys = jax.random.split(RNG, 3)
+    x = jax.random.normal(keys[0], (2, 9, 11, channels))
+    kernel = jax.random.normal(keys[1], (*size, channels // groups, features))
+    results = {}
+    for platform in ("cpu", "gpu"):
+        arguments = (strides, padding, groups, platform)
+        y, vjp = jax.vjp(lambda x, kernel, a=arguments: convolve(x, kernel, *a), x, kernel)
+        results[platform] = (y, *vjp(jax.random.normal(keys[2], y.shape)))
+    for ours, plain in zip(results["cpu"], results["gpu"], strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
+    text = str(
+        jax.make_jaxpr(convolve, static_argnums=(2, 3, 4, 5))(x, kernel, *arguments[:3], "cpu")
+    )
+    assert "conv_general_dilated" not in text
+
+
+@pytest.mark.parametrize("size, strides, padding", [(3, 1, 1), (2, 2, 0), (3, 2, 1)])
+def test_average_pool_leaves_the_padding_out(size, strides, padding):
+    x = np.asarray(jax.random.normal(RNG, (2, 5, 6, 3)))
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = np.pad(x, pads, constant_values=np.nan)
+    result = average_pool(jnp.asarray(x), size, strides, padding)
+    for i, j in np.ndindex(*result.shape[1:3]):
+        window = padded[:, i * strides :, j * strides :][:, :size, :size]
+        np.testing.assert_allclose(result[:, i, j], np.nanmean(window, (1, 2)), atol=1e-6)
 
 
 def test_max_pool_pads_with_minus_infinity():

@@ -105,7 +105,7 @@ def test_truncated_identity_trains_the_first_channels_only():
         logits = model.apply({**variables, "params": params}, IMAGES, False)["logits"]
         return jax.nn.logsumexp(logits, axis=1).sum() - logits[:, 3].sum()
 
-    last = jax.jit(jax.grad(loss))(variables["params"])["backbone"]["layer3_0"]["bn2"]["bias"]
+    last = jax.jit(jax.grad(loss))(variables["params"])["backbone"]["layer3.0"]["bn2"]["bias"]
     assert (last[:10] != 0).any() and not last[10:].any()
 
 

@@ -40,8 +40,8 @@ class CifarBlock(nn.Module):
             if self.shortcut == "pad":
                 x = resize_channels(x[:, :: self.strides, :: self.strides], width)
             else:
-                x = self.conv(width, kernel_size=1, strides=self.strides, name="downsample_0")(x)
-                x = self.norm(name="downsample_1")(x, train)
+                x = self.conv(width, kernel_size=1, strides=self.strides, name="downsample.0")(x)
+                x = self.norm(name="downsample.1")(x, train)
         # The surgery leaves the last block without its closing ReLU: its logits are signed.
         return y + x if self.out_channels else nn.relu(y + x)
 
@@ -100,7 +100,7 @@ class CifarResNet(nn.Module):
                     conv=conv,
                     norm=norm,
                     out_channels=self.out_channels if is_last else None,
-                    name=f"layer{stage + 1}_{index}",
+                    name=f"layer{stage + 1}.{index}",
                 )(x, train)
         return x
 

@@ -1,14 +1,18 @@
 """Convolution, normalisation and pooling as every backbone uses them.
 
 Padding is symmetric and explicit, as in the reference networks ("SAME" pads strided convolutions
-on one side only). The lowering by platform lives here and nowhere else.
+on one side only). The lowering by platform lives here and nowhere else. The functions are jitted
+so that a traced program names them: `accounting` counts operations by these names.
 """
 
+import math
 from collections.abc import Callable
+from functools import partial, reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
@@ -17,44 +21,99 @@ from fixed_head_jax.initializers import he_normal_fan_out, uniform
 
 
 class Conv(nn.Module):
-    """Square convolution over NHWC images, padded by `kernel_size // 2` on every side.
+    """Convolution over NHWC images.
 
     Attributes:
         features: output channels.
-        kernel_size: side of the window in pixels, odd.
+        kernel_size: side of the window in pixels, or (height, width).
         strides: step of the window in pixels.
+        padding: zeros on every side in pixels, or (above and below, left and right); None is
+            half the window, rounded down.
+        groups: parts that the channels are split into, each convolved by itself.
         use_bias: adds a bias, drawn from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
-        kernel_init: initializer of the kernel [k, k, in, out].
+        kernel_init: initializer of the kernel [kh, kw, in / groups, out].
         dtype: compute dtype; parameters stay float32.
     """
 
     features: int
-    kernel_size: int = 3
+    kernel_size: int | tuple[int, int] = 3
     strides: int = 1
+    padding: int | tuple[int, int] | None = None
+    groups: int = 1
     use_bias: bool = False
     kernel_init: Callable = he_normal_fan_out
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        size, stride, pad = self.kernel_size, self.strides, self.kernel_size // 2
-        shape = (size, size, x.shape[-1], self.features)
+        size = _pair(self.kernel_size)
+        padding = (size[0] // 2, size[1] // 2) if self.padding is None else _pair(self.padding)
+        shape = (*size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
-        x = x.astype(self.dtype)
-        if size == 1 and jax.default_backend() == "cpu":
-            # Twice the speed of XLA's CPU convolution, and three times for the kernel gradient.
-            x = x[:, ::stride, ::stride] @ kernel[0, 0]
-        else:
-            padding = ((pad, pad), (pad, pad))
-            dimensions = ("NHWC", "HWIO", "NHWC")
-            x = lax.conv_general_dilated(
-                x, kernel, (stride, stride), padding, dimension_numbers=dimensions
-            )
+        x = convolve(x.astype(self.dtype), kernel, self.strides, padding, self.groups)
         if self.use_bias:
-            bound = (size * size * shape[2]) ** -0.5
-            bias = self.param("bias", uniform(bound), (self.features,))
+            bias = self.param("bias", uniform(math.prod(shape[:3]) ** -0.5), (self.features,))
             x = x + _row(bias, x).astype(self.dtype)
         return x
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def convolve(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw i d"],
+    strides: int = 1,
+    padding: tuple[int, int] = (0, 0),
+    groups: int = 1,
+    platform: str | None = None,
+) -> Float[Array, "b h2 w2 d"]:
+    """Convolves by whichever form is fastest on `platform` (None: where this runs).
+
+    Args:
+        x: images.
+        kernel: [kh, kw, channels / groups, output channels].
+        strides: step of the window in pixels.
+        padding: zeros (above and below, left and right).
+        groups: parts that the channels are split into.
+        platform: a backend's name of JAX; the forms agree up to rounding.
+    """
+    size = kernel.shape[:2]
+    if (platform or jax.default_backend()) == "cpu":
+        if size == (1, 1) and groups == 1 and padding == (0, 0):
+            return x[:, ::strides, ::strides] @ kernel[0, 0]
+        if size == (strides, strides) and groups == 1 and padding == (0, 0):
+            return _patches(x, strides) @ kernel.reshape(-1, kernel.shape[-1])
+        if groups == x.shape[-1] == kernel.shape[-1]:
+            return _shifted_sum(x, kernel[:, :, 0], strides, padding)
+    return lax.conv_general_dilated(
+        x, kernel, (strides, strides), [(pad, pad) for pad in padding],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,
+    )  # fmt: skip
+
+
+def _patches(x, size):
+    """Cuts [B, H, W, C] into squares that do not overlap: [B, H / size, W / size, size^2 C]."""
+    batch, height, width, channels = x.shape
+    rows, columns = height // size, width // size
+    x = x[:, : rows * size, : columns * size]
+    x = x.reshape(batch, rows, size, columns, size, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, -1)
+
+
+def _shifted_sum(x, kernel, strides, padding):
+    """Convolves every channel by itself: a multiply-add per tap of the kernel [kh, kw, C]."""
+    x = jnp.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
+    height = x.shape[1] - kernel.shape[0] + 1
+    width = x.shape[2] - kernel.shape[1] + 1
+    taps = [
+        x[:, row : row + height : strides, column : column + width : strides]
+        * _row(kernel[row, column], x)
+        for row, column in np.ndindex(kernel.shape[:2])
+    ]
+    return sum(taps[1:], start=taps[0])
+
+
+def _pair(value):
+    return value if isinstance(value, tuple) else (value, value)
 
 
 class BatchNorm(nn.Module):
@@ -94,7 +153,7 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
         factor = scale * lax.rsqrt(var + self.epsilon)
         offset = bias - mean * factor
-        return (x * _row(factor, x) + _row(offset, x)).astype(self.dtype)
+        return normalize(x, factor, offset).astype(self.dtype)
 
     def _batch_statistics(self, x):
         """Returns the mean [C], the biased variance [C] and the number of values behind them."""
@@ -109,35 +168,59 @@ class BatchNorm(nn.Module):
         return mean, jnp.maximum(mean_square - jnp.square(mean), 0.0), count
 
 
+@jax.jit
+def normalize(
+    x: Float[Array, "b h w c"], factor: Float[Array, " c"], offset: Float[Array, " c"]
+) -> Float[Array, "b h w c"]:
+    """Scales and shifts every channel: what is left of batch norm once its statistics are known."""
+    return x * _row(factor, x) + _row(offset, x)
+
+
 def _row(vector, x):
     return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
 
 
-def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Takes the maximum over 3x3 windows at stride 2, padded by one on every side.
+@partial(jax.jit, static_argnums=1)
+def max_pool(x: Float[Array, "b h w c"], padding: int = 1) -> Float[Array, "b h2 w2 c"]:
+    """Takes the maximum over 3x3 windows at stride 2, padded by `padding` (0 or 1) on every side.
 
     Among equal values the first of the window, row by row, takes the gradient, as in the reference
     framework. Slices and selections, one axis at a time: on the CPU the gradient of
     `lax.reduce_window` takes ten times as long (measured).
     """
-    return _max_of_three(_max_of_three(x, axis=2), axis=1)
-
-
-def _max_of_three(x, axis):
-    """Takes the maximum over windows of 3 at stride 2 along one axis, padded by one."""
-    size = x.shape[axis]
-    length = (size + 1) // 2
-    pads = [(0, 0, 0)] * x.ndim
-    pads[axis] = (1, size % 2, 0)
-    x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), pads)
-    first, second, third = (
-        lax.slice_in_dim(x, start, start + 2 * length - 1, 2, axis) for start in range(3)
-    )
-    return _larger(_larger(first, second), third)
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    x = jnp.pad(x, pads, constant_values=-jnp.inf)
+    x = reduce(_larger, _window_slices(x, 2, 3, 2))
+    return reduce(_larger, _window_slices(x, 1, 3, 2))
 
 
 def _larger(first, second):
     return jnp.where((second > first) | jnp.isnan(second), second, first)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def average_pool(
+    x: Float[Array, "b h w c"], size: int, strides: int, padding: int = 0
+) -> Float[Array, "b h2 w2 c"]:
+    """Averages size x size windows; the padding does not count in the divisor."""
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+
+    def total(x):
+        rows = sum(_window_slices(x, 2, size, strides))
+        return sum(_window_slices(rows, 1, size, strides))
+
+    count = total(np.pad(np.ones((1, *x.shape[1:3], 1)), pads))
+    return total(jnp.pad(x, pads)) / count.astype(x.dtype)
+
+
+def _window_slices(x, axis, size, strides):
+    """Returns the first, second, ... element of every window along one axis."""
+    index = [slice(None)] * x.ndim
+    slices = []
+    for start in range(size):
+        index[axis] = slice(start, start + x.shape[axis] - size + 1, strides)
+        slices.append(x[tuple(index)])
+    return slices
 
 
 def resize_channels(x: Float[Array, "b h w c"], channels: int) -> Float[Array, "b h w d"]:

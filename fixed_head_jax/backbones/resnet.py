@@ -75,8 +75,8 @@ def _shortcut(block, x, width, train):
     """Returns x, projected by a 1x1 convolution and batch norm where the shape changes."""
     if x.shape[-1] == width and block.strides == 1:
         return x
-    x = block.conv(width, kernel_size=1, strides=block.strides, name="downsample_0")(x)
-    return block.norm(name="downsample_1")(x, train)
+    x = block.conv(width, kernel_size=1, strides=block.strides, name="downsample.0")(x)
+    return block.norm(name="downsample.1")(x, train)
 
 
 def _surgery_shortcut(block, x):
@@ -87,7 +87,7 @@ def _surgery_shortcut(block, x):
     x = x[:, :: block.strides, :: block.strides]
     if block.out_shortcut == "pad":
         return resize_channels(x, block.out_channels)
-    options = dict(kernel_size=1, use_bias=True, kernel_init=uniform_fan_in, name="downsample_0")
+    options = dict(kernel_size=1, use_bias=True, kernel_init=uniform_fan_in, name="downsample.0")
     return block.conv(block.out_channels, **options)(x)
 
 
@@ -151,7 +151,7 @@ class ResNet(nn.Module):
                     norm=norm,
                     out_channels=self.out_channels if is_last else None,
                     out_shortcut=self.out_shortcut,
-                    name=f"layer{stage + 1}_{index}",
+                    name=f"layer{stage + 1}.{index}",
                 )(x, train)
         return x
 
