@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint import checkpoint_managers
@@ -80,3 +81,24 @@ class Checkpoints:
         """Waits until what was saved is complete."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def read_variables(workdir: str | Path) -> dict[str, Any]:
+    """Reads the variables of the last checkpoint in `workdir`, whatever model they are of.
+
+    Returns:
+        {"params", "batch_stats"?, "fixed"?} as numpy arrays; averages where the run kept them.
+
+    Raises:
+        ValueError: if there is no checkpoint.
+    """
+    path = Path(workdir) / "checkpoints"
+    steps = [int(step.name) for step in path.glob("*") if step.name.isdigit()]
+    if not steps:
+        raise ValueError(f"{str(workdir)!r} holds no checkpoint; name a run's workdir or a file")
+    with ocp.StandardCheckpointer() as checkpointer:
+        folder = path.absolute() / str(max(steps)) / "state"
+        metadata = checkpointer.metadata(folder).item_metadata.tree
+        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata)
+        state = checkpointer.restore(folder, target)
+    return {"params": state["params"], **state["model_state"], **state["ema"]}

@@ -1,14 +1,24 @@
 """Backbones: images [B, H, W, C] (normalised, float) -> feature map [B, h, w, D].
 
-A backbone is a linen module called as `backbone(images, train)`. It has `num_features` (D) and
-the fields `dtype`, `axis_name` and, where the thesis modifies it, `out_channels`. To add one,
-write it in a file of its own and name it in `BACKBONES`; the contract tests cover it from there.
+A backbone is a linen module called as `backbone(images, train)`. It has `num_features` (D), the
+fields `dtype`, `axis_name`, `remat` and, where the thesis modifies it, `out_channels`; `layers`,
+its layers from the image up, each a tuple of paths of submodules that together hold every
+parameter; and `torch_head`, the name of the classifier in torch state dicts. Submodules are named
+as in torchvision or timm. To add one, write it in a file of its own and name it in `BACKBONES`;
+the contract tests cover it from there.
 """
 
 from flax import linen as nn
 
 from fixed_head_jax import lookup
-from fixed_head_jax.backbones import cifar_resnet, resnet
+from fixed_head_jax.backbones import (
+    cifar_resnet,
+    densenet,
+    inception_v4,
+    mobilenet_v2,
+    resnet,
+    shufflenet_v2,
+)
 
 BACKBONES = {
     "resnet10": resnet.resnet10,
@@ -20,6 +30,11 @@ BACKBONES = {
     "resnet32": cifar_resnet.resnet32,
     "resnet44": cifar_resnet.resnet44,
     "resnet56": cifar_resnet.resnet56,
+    "densenet_bc_100_12": densenet.densenet_bc_100_12,
+    "mobilenet_v2": mobilenet_v2.MobileNetV2,
+    "shufflenet_v2_x0_5": shufflenet_v2.shufflenet_v2_x0_5,
+    "shufflenet_v2_x1_0": shufflenet_v2.shufflenet_v2_x1_0,
+    "inception_v4": inception_v4.InceptionV4,
 }
 
 

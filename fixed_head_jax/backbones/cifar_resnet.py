@@ -14,7 +14,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from fixed_head_jax.backbones.layers import BatchNorm, Conv, resize_channels
+from fixed_head_jax.backbones.layers import (
+    BatchNorm,
+    Conv,
+    check_out_channels,
+    remat_block,
+    resize_channels,
+)
 from fixed_head_jax.initializers import he_normal_fan_in
 
 SHORTCUTS = ("pad", "projection")
@@ -59,6 +65,7 @@ class CifarResNet(nn.Module):
             or "projection" (option B).
         dtype: compute dtype.
         axis_name: mesh axis that batch statistics are averaged over, or None.
+        remat: computes the blocks again in the backward pass instead of storing their insides.
 
     Raises:
         ValueError: on an unknown shortcut or `out_channels` below 1, at construction.
@@ -70,14 +77,16 @@ class CifarResNet(nn.Module):
     out_shortcut: str = "pad"
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
+
+    torch_head = "linear"  # name of the classifier in torch state dicts
 
     def __post_init__(self):
         for field in ("shortcut", "out_shortcut"):
             if getattr(self, field) not in SHORTCUTS:
                 known = ", ".join(SHORTCUTS)
                 raise ValueError(f"unknown {field} {getattr(self, field)!r}; known: {known}")
-        if self.out_channels is not None and self.out_channels < 1:
-            raise ValueError(f"out_channels must be at least 1, got {self.out_channels}")
+        check_out_channels(self.out_channels)
         super().__post_init__()
 
     @property
@@ -85,15 +94,26 @@ class CifarResNet(nn.Module):
         """Channels of the feature map."""
         return self.out_channels or 64
 
+    @property
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """The layers from the image up, each by the names of its parts: a block is one layer."""
+        blocks = (
+            (f"layer{stage}.{index}",)
+            for stage in (1, 2, 3)
+            for index in range(self.blocks_per_stage)
+        )
+        return (("conv1", "bn1"), *blocks)
+
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
         conv = partial(Conv, dtype=self.dtype, kernel_init=he_normal_fan_in)
         norm = partial(BatchNorm, dtype=self.dtype, axis_name=self.axis_name)
+        block = remat_block(CifarBlock, self.remat)
         x = nn.relu(norm(name="bn1")(conv(16, name="conv1")(images), train))
         for stage in range(3):
             for index in range(self.blocks_per_stage):
                 is_last = stage == 2 and index == self.blocks_per_stage - 1
-                x = CifarBlock(
+                x = block(
                     channels=16 * 2**stage,
                     strides=2 if stage > 0 and index == 0 else 1,
                     shortcut=self.out_shortcut if is_last else self.shortcut,

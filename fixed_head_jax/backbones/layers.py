@@ -223,6 +223,17 @@ def _window_slices(x, axis, size, strides):
     return slices
 
 
+def remat_block(block: type[nn.Module], remat: bool) -> type[nn.Module]:
+    """Returns the block, called as `(x, train)`; with `remat`, one that stores only its input."""
+    return nn.remat(block, static_argnums=(2,)) if remat else block
+
+
+def check_out_channels(out_channels: int | None) -> None:
+    """Raises ValueError unless `out_channels` is None or a number of channels."""
+    if out_channels is not None and out_channels < 1:
+        raise ValueError(f"out_channels must be at least 1, got {out_channels}")
+
+
 def resize_channels(x: Float[Array, "b h w c"], channels: int) -> Float[Array, "b h w d"]:
     """Pads with zero channels, or crops, evenly on both sides to `channels` channels.
 

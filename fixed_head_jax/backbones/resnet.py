@@ -15,7 +15,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from fixed_head_jax.backbones.layers import BatchNorm, Conv, max_pool, resize_channels
+from fixed_head_jax.backbones.layers import (
+    BatchNorm,
+    Conv,
+    check_out_channels,
+    max_pool,
+    remat_block,
+    resize_channels,
+)
 from fixed_head_jax.initializers import he_normal_fan_out, uniform_fan_in
 
 OUT_SHORTCUTS = ("pad", "projection", "none")
@@ -105,6 +112,7 @@ class ResNet(nn.Module):
             "projection" (learned 1x1 with bias) or "none".
         dtype: compute dtype.
         axis_name: mesh axis that batch statistics are averaged over, or None.
+        remat: computes the blocks again in the backward pass instead of storing their insides.
 
     Raises:
         ValueError: on an unknown `out_shortcut` or `out_channels` below 1, at construction.
@@ -118,13 +126,15 @@ class ResNet(nn.Module):
     out_shortcut: str = "pad"
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
+
+    torch_head = "fc"  # name of the classifier in torch state dicts
 
     def __post_init__(self):
         if self.out_shortcut not in OUT_SHORTCUTS:
             known = ", ".join(OUT_SHORTCUTS)
             raise ValueError(f"unknown out_shortcut {self.out_shortcut!r}; known: {known}")
-        if self.out_channels is not None and self.out_channels < 1:
-            raise ValueError(f"out_channels must be at least 1, got {self.out_channels}")
+        check_out_channels(self.out_channels)
         super().__post_init__()
 
     @property
@@ -132,10 +142,21 @@ class ResNet(nn.Module):
         """Channels of the feature map."""
         return self.out_channels or 512 * self.block.expansion
 
+    @property
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """The layers from the image up, each by the names of its parts: a block is one layer."""
+        blocks = (
+            (f"layer{stage}.{index}",)
+            for stage, count in enumerate(self.stage_sizes, start=1)
+            for index in range(count)
+        )
+        return (("conv1", "bn1"), *blocks)
+
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
         conv = partial(Conv, dtype=self.dtype, kernel_init=self.kernel_init)
         norm = partial(BatchNorm, dtype=self.dtype, axis_name=self.axis_name)
+        block = remat_block(self.block, self.remat)
         if self.stem == "imagenet":
             x = conv(64, kernel_size=7, strides=2, name="conv1")(images)
             x = max_pool(nn.relu(norm(name="bn1")(x, train)))
@@ -144,7 +165,7 @@ class ResNet(nn.Module):
         for stage, blocks in enumerate(self.stage_sizes):
             for index in range(blocks):
                 is_last = stage == len(self.stage_sizes) - 1 and index == blocks - 1
-                x = self.block(
+                x = block(
                     channels=64 * 2**stage,
                     strides=2 if stage > 0 and index == 0 else 1,
                     conv=conv,
