@@ -27,10 +27,10 @@ class BadInput(Exception):
     """The user's mistake, in one line."""
 
 
-def build(config, folder):
+def build(config, folder, for_training):
     """Checks the config and claims its folder, before anything is compiled."""
     try:
-        run = experiment.build(config)
+        run = experiment.build(config, read_weights=for_training)
         workdir.claim(folder, flatten(config), MAY_DIFFER)
         return run
     except (ValueError, OSError) as error:
@@ -39,7 +39,7 @@ def build(config, folder):
 
 def train_one(config, folder, stop_requested):
     """Trains in `folder`, says where things are and returns the result."""
-    result = train.train(build(config, folder), folder, stop_requested)
+    result = train.train(build(config, folder, True), folder, stop_requested)
     if jax.process_index() == 0:
         print(f"\ntest accuracy {result['eval/accuracy']:.2f} % on {result['eval/examples']:,.0f}")
         print(f"trained parameters {result['params']:,}, stored fixed {result['fixed']:,}")
@@ -54,7 +54,7 @@ def evaluate(config, folder):
         workdir.read_config(folder)
     except ValueError as error:
         raise BadInput(error) from error
-    results = train.evaluate(build(config, folder), folder)
+    results = train.evaluate(build(config, folder, False), folder)
     if not results:
         raise BadInput(f"workdir {folder!r} has no checkpoint yet; train first")
     for step, metrics in results.items():

@@ -25,6 +25,9 @@ def get_config() -> ConfigDict:
     config.ema_decay = 0.0  # averages of parameters and batch statistics; 0: none
     config.data_dir = ""  # where prepared TFDS datasets lie; empty: TFDS's own default
 
+    config.init_from = ""  # weights to start from: .safetensors, .pth or a workdir; empty: none
+    config.init_skip = ()  # patterns of names in them to leave out, e.g. ("^head",)
+
     config.data = ConfigDict()
     config.data.name = "cifar10"  # any TFDS image classification dataset in array_record, or ours
     config.data.train_split = "train"
@@ -45,9 +48,13 @@ def get_config() -> ConfigDict:
     config.model.head = "linear"
     config.model.pool = "mean"
     config.model.backbone_options = ConfigDict()
+    config.model.backbone_options.image_size = config_dict.placeholder(int)
     config.model.backbone_options.out_channels = config_dict.placeholder(int)
     config.model.backbone_options.out_shortcut = config_dict.placeholder(str)
+    config.model.backbone_options.patch_size = config_dict.placeholder(int)
+    config.model.backbone_options.remat = config_dict.placeholder(bool)
     config.model.backbone_options.shortcut = config_dict.placeholder(str)
+    config.model.backbone_options.width = config_dict.placeholder(float)
     config.model.head_options = ConfigDict()
     config.model.head_options.allow_repeated = config_dict.placeholder(bool)
     config.model.head_options.bias = config_dict.placeholder(float)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fixed_head_jax import optim, parallel
+from fixed_head_jax import optim, parallel, pretrained
 from fixed_head_jax.augment import make_augment
 from fixed_head_jax.data import Dataset, open_dataset
 from fixed_head_jax.data.sampling import epoch_start
@@ -27,13 +27,18 @@ class Run(NamedTuple):
     eval_data: Dataset
     train_step: Callable
     eval_step: Callable
-    create_state: Callable
+    create_state: Callable  # variables to start from -> TrainState; those missing are drawn
+    initial: dict  # variables that `init_from` gives
     total_steps: int
     eval_steps: frozenset
 
 
-def build(config: ConfigDict) -> Run:
+def build(config: ConfigDict, read_weights: bool = True) -> Run:
     """Checks a config and builds what it names.
+
+    Args:
+        config: every key of `configs/common.py`.
+        read_weights: whether to read what `init_from` names.
 
     Raises:
         ValueError: on anything the config gets wrong, in one line.
@@ -65,8 +70,10 @@ def build(config: ConfigDict) -> Run:
     schedule = _make_schedule(config.optim, total_steps, starts)
     tx = _make_optimizer(config.optim, params, schedule)
 
-    def create_state() -> TrainState:
+    def create_state(initial: dict | None = None) -> TrainState:
         params, model_state, task_state = init(jax.random.key(config.seed), images)
+        given = dict(initial or {})
+        params, model_state = given.pop("params", params), {**model_state, **given}
         ema = jax.tree.map(jnp.copy, averaged(params, model_state)) if config.ema_decay else {}
         step = jnp.zeros((), jnp.int32)
         return TrainState(step, params, model_state, task_state, tx.init(params), ema)
@@ -74,9 +81,14 @@ def build(config: ConfigDict) -> Run:
     train_step = make_train_step(
         loss, tx, augment, schedule, config.seed, config.accumulation_steps, config.ema_decay
     )
+    initial = {}
+    if config.init_from and read_weights:
+        weights, rng = pretrained.load(config.init_from, model), jax.random.key(config.seed)
+        shape = source.image_shape
+        initial = pretrained.from_torch(weights, model, shape, skip=config.init_skip, rng=rng)
     return Run(
         config, mesh, train_data, eval_data, train_step,
-        make_eval_step(model, eval_augment), create_state, total_steps,
+        make_eval_step(model, eval_augment), create_state, initial, total_steps,
         _event_steps(config.eval_every_epochs, starts, total_steps),
     )  # fmt: skip
 

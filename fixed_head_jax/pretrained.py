@@ -39,7 +39,7 @@ _SHOWN = 8  # names that an error lists of each kind
 def from_torch(
     state_dict: Mapping[str, Any],
     model: Classifier,
-    image_size: int = 224,
+    image_size: int | tuple[int, int, int] = 224,
     *,
     skip_head: bool = False,
     skip: Sequence[str] = (),
@@ -47,15 +47,17 @@ def from_torch(
 ) -> dict[str, Any]:
     """Converts a torch state dict to the variables of a model.
 
-    Takes the names of torchvision and timm, also inside a training checkpoint ("state_dict"),
-    with `module.` in front, with the `backbone.` of a Self-Classifier release, or with `shortcut`
-    for `downsample` (the STL-10 ResNet-18 of Shalev et al.). Counters of batches are dropped; of a classifier with 1,001 rows for 1,000 classes, the first row (the
-    background class of the older Inception v4 file) is.
+    Takes the names of torchvision and timm, also inside a training checkpoint ("state_dict"), with
+    `module.` in front, with the `backbone.` of a Self-Classifier release, or with `shortcut` for
+    `downsample` (the STL-10 ResNet-18 of Shalev et al.). Counters of batches are dropped; of a
+    classifier with 1,001 rows for 1,000 classes, the first row (the background class of the older
+    Inception v4 file) is.
 
     Args:
         state_dict: torch name -> array (numpy, or anything `np.asarray` takes).
         model: from `get_model`.
-        image_size: side in pixels of the images that the variables are built for.
+        image_size: side in pixels of the images that the variables are built for, or their
+            (height, width, channels).
         skip_head: leaves the head at its initial values, and what the state dict has for it out.
         skip: regular expressions, searched in the names (of the classifier: "head.weight",
             "head.bias"): what matches is left at its initial values, or out.
@@ -71,8 +73,10 @@ def from_torch(
     patterns = [*skip, *([r"^head\."] if skip_head else [])]
     given = _normalize(state_dict, model.backbone.torch_head)
 
+    shape = (image_size, image_size, 3) if isinstance(image_size, int) else image_size
+
     def init(rng):
-        return model.init(rng, jnp.zeros((1, image_size, image_size, 3)), train=False)
+        return model.init(rng, jnp.zeros((1, *shape)), train=False)
 
     rng = jax.random.key(0) if rng is None else rng
     expected = traverse_util.flatten_dict(jax.eval_shape(init, rng))

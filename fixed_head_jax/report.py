@@ -82,7 +82,7 @@ def sweep_table(sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
             "published": _number(row["published"], ".2f"),
         }
         cells.append([text[column] for column in columns])
-    return _markdown(cells)
+    return markdown(cells)
 
 
 def _number(value: float | int | None, spec: str) -> str:
@@ -96,7 +96,7 @@ def _accuracy(row: Mapping[str, Any]) -> str:
     return f"{row['accuracy']:.2f}{spread} (n={row['runs']})"
 
 
-def _markdown(cells: list[list[str]]) -> str:
+def markdown(cells: list[list[str]]) -> str:
     """Aligns cells, the first column to the left and numbers to the right; row 0 is the header."""
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]

@@ -98,7 +98,7 @@ def train(run: Run, workdir: str | Path, stop_requested: Callable = lambda: Fals
 
 def _start(run: Run, checkpoints: Checkpoints) -> Restored:
     if checkpoints.last_step is None:
-        state = parallel.replicate(jax.jit(run.create_state)(), run.mesh)
+        state = parallel.replicate(jax.jit(run.create_state)(run.initial), run.mesh)
         return Restored(0, state, {"partial": [], "metrics": {}})
     return checkpoints.restore(checkpoints.last_step, jax.eval_shape(run.create_state), run.mesh)
 

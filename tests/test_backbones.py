@@ -1,6 +1,6 @@
 """Backbones: exact parameter counts, map sizes, initial distributions, batch norm, surgery."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec as P
 
 from fixed_head_jax.backbones import BACKBONES, get_backbone
 from fixed_head_jax.backbones.cifar_resnet import CifarResNet
+from fixed_head_jax.backbones.densenet import DenseNet
+from fixed_head_jax.backbones.inception_v4 import InceptionV4
 from fixed_head_jax.backbones.layers import (
     BatchNorm,
     Conv,
@@ -19,7 +21,10 @@ from fixed_head_jax.backbones.layers import (
     max_pool,
     resize_channels,
 )
-from fixed_head_jax.backbones.resnet import BasicBlock, ResNet
+from fixed_head_jax.backbones.mobilenet_v2 import MobileNetV2, round_channels
+from fixed_head_jax.backbones.resnet import BasicBlock, Bottleneck, ResNet
+from fixed_head_jax.backbones.shufflenet_v2 import ShuffleNetV2
+from fixed_head_jax.backbones.vit import ViT
 
 RNG = jax.random.key(0)
 IMAGES = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
@@ -34,6 +39,40 @@ COUNTS = {
     "resnet32": 463_504,
     "resnet44": 657_936,
     "resnet56": 852_368,
+    "densenet_bc_100_12": 765_732,
+    "mobilenet_v2": 2_223_872,
+    "shufflenet_v2_x0_5": 341_792,
+    "shufflenet_v2_x1_0": 1_253_604,
+    "inception_v4": 41_142_816,
+    "vit_tiny": 5_524_416,
+    "vit_small": 21_665_664,
+    "vit_base": 85_798_656,
+    "deit_tiny": 5_524_416,
+    "deit_small": 21_665_664,
+}
+# Least networks of every kind, for what has to be computed.
+SMALL = {
+    "basic": ResNet(BasicBlock, (1, 1)),
+    "bottleneck": ResNet(Bottleneck, (1, 1)),
+    "stl": ResNet(BasicBlock, (1, 1), "stl"),
+    "cifar": CifarResNet(1),
+    "densenet": DenseNet(16, 4),
+    "mobilenet_v2": MobileNetV2(0.1),
+    "shufflenet_v2": ShuffleNetV2((8, 16, 32)),
+    "inception_v4": InceptionV4(),
+    "vit": ViT(16, 2, 2, patch_size=8, image_size=32),
+}
+COUNT_OF_FEATURES = {
+    "resnet50": 2048,
+    **dict.fromkeys(("resnet10", "resnet18", "resnet34", "stl_resnet18"), 512),
+    **dict.fromkeys(("resnet20", "resnet32", "resnet44", "resnet56"), 64),
+    "densenet_bc_100_12": 342,
+    "mobilenet_v2": 1280,
+    **dict.fromkeys(("shufflenet_v2_x0_5", "shufflenet_v2_x1_0"), 1024),
+    "inception_v4": 1536,
+    **dict.fromkeys(("vit_tiny", "deit_tiny"), 192),
+    **dict.fromkeys(("vit_small", "deit_small"), 384),
+    "vit_base": 768,
 }
 
 
@@ -52,11 +91,86 @@ def count(name, **options):
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_contract(name):
-    feature_map, variables = shapes(name)
-    assert feature_map.shape[-1] == get_backbone(name).num_features
-    assert feature_map.dtype == jnp.float32 and set(variables) == {"params", "batch_stats"}
-    if name in COUNTS:
-        assert count(name) == COUNTS[name]
+    for size in (96, 128):
+        feature_map, variables = shapes(name, size)
+        assert feature_map.shape[0] == 2 and feature_map.shape[-1] == COUNT_OF_FEATURES[name]
+        assert feature_map.shape[-1] == get_backbone(name).num_features
+        assert feature_map.dtype == jnp.float32
+    assert set(variables) - {"batch_stats"} == {"params"}
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == COUNTS[name]
+    halves, variables = shapes(name, 96, dtype=jnp.bfloat16)
+    assert halves.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("out_channels", [None, 10])
+def test_layers_hold_every_parameter_once(name, out_channels):
+    backbone = get_backbone(name)
+    options = {} if out_channels is None else {"out_channels": out_channels}
+    if not hasattr(backbone, "out_channels") and options:
+        with pytest.raises(ValueError, match="no option 'out_channels'"):
+            get_backbone(name, **options)
+        return
+    backbone = get_backbone(name, **options)
+    paths = traverse_util.flatten_dict(shapes(name, 96, **options)[1]["params"], sep="/")
+    parts = [part for layer in backbone.layers for part in layer]
+    for path in paths:
+        assert sum(path == part or path.startswith(part + "/") for part in parts) == 1, path
+    for part in parts:
+        assert any(path == part or path.startswith(part + "/") for path in paths), part
+
+
+@pytest.mark.parametrize(
+    "backbone, size",
+    [
+        pytest.param(backbone, 75 if name == "inception_v4" else 32, id=name, marks=marks)
+        for name, backbone in SMALL.items()
+        for marks in [() if name in ("basic", "bottleneck", "cifar") else pytest.mark.slow]
+    ],
+)
+def test_computed_contract(backbone, size):
+    """Remat, jit and the rest of the batch change nothing; gradients reach every parameter."""
+    images = jax.random.normal(jax.random.key(1), (4, size, size, 3))
+    variables = jax.jit(lambda: backbone.init(RNG, images, False))()
+    params, rest = variables["params"], {k: v for k, v in variables.items() if k != "params"}
+
+    def loss_of(backbone):
+        def loss(params):
+            y, updated = backbone.apply(
+                {"params": params, **rest}, images, True, mutable=["batch_stats"]
+            )
+            weights = jax.random.normal(jax.random.key(2), y.shape)
+            return jnp.sum(y * weights), updated
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+    plain = loss_of(backbone)(params)
+    again = loss_of(backbone.clone(remat=True))(params)
+    assert jax.tree.structure(plain) == jax.tree.structure(again)
+    # A bias that batch norm removes has a gradient of rounding errors: the largest is the scale.
+    for ours, theirs in zip(plain, again, strict=True):
+        largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(ours))
+        close = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4 * largest)
+        jax.tree.map(close, ours, theirs)
+    for path, gradient in traverse_util.flatten_dict(plain[1], sep="/").items():
+        assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0, path
+
+    def evaluate(images):
+        return backbone.apply(variables, images, False)
+
+    whole = jax.jit(evaluate)(images)
+    scale = np.abs(whole).max()
+    np.testing.assert_allclose(evaluate(images), whole, atol=1e-5 * scale)
+    changed = images.at[1:].set(0.0)
+    np.testing.assert_allclose(jax.jit(evaluate)(changed)[0], whole[0], atol=1e-5 * scale)
+
+
+def test_mobilenet_width_rounds_channels_to_eights():
+    assert [round_channels(c) for c in (3.2, 16 * 0.75, 24 * 0.35, 32 * 0.5)] == [8, 16, 8, 16]
+    # Features and classifier of the public model at widths 0.5 and 1.4.
+    assert count("mobilenet_v2", width=0.5) == 687_680
+    assert get_backbone("mobilenet_v2", width=1.4).num_features == 1792
 
 
 @pytest.mark.parametrize(
@@ -88,11 +202,18 @@ def test_resnet32_counts(options, expected):
         ("resnet50", 100, "pad", 22_506_660),
         ("resnet50", 512, "pad", 22_718_016),
         ("resnet50", 1000, "pad", 22_968_360),
+        ("mobilenet_v2", 196, None, 1_874_628),
+        ("mobilenet_v2", 102, None, 1_844_454),
+        ("mobilenet_v2", 1000, None, 2_132_712),
+        ("shufflenet_v2_x0_5", 196, None, 180_964),
+        ("shufflenet_v2_x0_5", 102, None, 162_822),
+        ("shufflenet_v2_x0_5", 1000, None, 336_136),
     ],
 )
 def test_surgery_counts(name, classes, shortcut, expected):
-    assert count(name, out_channels=classes, out_shortcut=shortcut) == expected
-    feature_map, _ = shapes(name, out_channels=classes, out_shortcut=shortcut)
+    options = {"out_channels": classes} | ({"out_shortcut": shortcut} if shortcut else {})
+    assert count(name, **options) == expected
+    feature_map, _ = shapes(name, **options)
     assert feature_map.shape[-1] == classes
 
 
@@ -105,6 +226,12 @@ def test_surgery_counts(name, classes, shortcut, expected):
         ("resnet50", 256, 8),
         ("stl_resnet18", 96, 12),
         ("resnet32", 32, 8),
+        ("mobilenet_v2", 500, 16),
+        ("shufflenet_v2_x0_5", 320, 10),
+        ("inception_v4", 299, 8),
+        ("inception_v4", 75, 1),
+        ("densenet_bc_100_12", 32, 8),
+        ("vit_tiny", 96, 1),
     ],
 )
 def test_feature_map_sizes(name, size, expected):
@@ -313,12 +440,6 @@ def test_only_the_imagenet_surgery_keeps_the_closing_relu(backbone, signed):
 def test_surgery_of_a_last_block_with_stride(shortcut):
     feature_map, _ = shapes("resnet10", size=64, out_channels=7, out_shortcut=shortcut)
     assert feature_map.shape == (2, 2, 2, 7)
-
-
-def test_bfloat16_keeps_parameters_and_statistics_in_float32():
-    feature_map, variables = shapes("resnet20", dtype=jnp.bfloat16)
-    assert feature_map.dtype == jnp.bfloat16
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
 def test_errors():

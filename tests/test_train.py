@@ -154,6 +154,41 @@ def test_fixed_vectors_stay_and_are_restored_bit_exactly(make_config, tmp_path):
     assert not np.array_equal(before.params["head"]["bias"], after.params["head"]["bias"])
 
 
+def test_init_from_a_workdir_starts_where_that_run_ended(make_config, tmp_path):
+    source = make_config(total_steps=2, ema_decay=0.5)
+    train.train(experiment.build(source), tmp_path / "source")
+    ended = final_state(source, tmp_path / "source")
+    config = make_config(init_from=str(tmp_path / "source"), ema_decay=0.9, seed=7)
+    run = experiment.build(config)
+    state = jax.jit(run.create_state)(run.initial)
+    assert state.step == 0
+    assert_same_bits(state.params, ended.ema["params"])
+    assert_same_bits(state.model_state["batch_stats"], ended.ema["batch_stats"])
+    assert_same_bits(state.model_state["fixed"], ended.model_state["fixed"])
+    assert_same_bits(state.ema["params"], state.params)
+    train.train(run, tmp_path / "run")
+
+    skipping = make_config(init_from=str(tmp_path / "source"), init_skip=("^head",), seed=7)
+    run = experiment.build(skipping)
+    partly, fresh = (jax.jit(run.create_state)(initial) for initial in (run.initial, {}))
+    assert_same_bits(partly.params["backbone"], ended.ema["params"]["backbone"])
+    assert_same_bits(partly.model_state["fixed"], fresh.model_state["fixed"])
+
+
+def test_init_from_what_does_not_fit_is_refused(make_config, tmp_path):
+    train.train(experiment.build(make_config(total_steps=2)), tmp_path / "source")
+    for overrides, message in (
+        ({"init_from": str(tmp_path / "nothing.pth")}, "does not exist"),
+        ({"init_from": str(tmp_path)}, "holds no checkpoint"),
+        ({"model.head": "hadamard"}, "missing: head.scale; unexpected: head.weight"),
+        ({"init_skip": ("layer7",)}, "skip pattern 'layer7' matches no name"),
+    ):
+        config = make_config(**{"init_from": str(tmp_path / "source"), **overrides})
+        with pytest.raises(ValueError, match=message):
+            experiment.build(config)
+        experiment.build(config, read_weights=False)
+
+
 def test_accumulated_gradients_are_the_mean(make_config):
     """Without batch norm in the way (all examples alike), two halves give the whole's update."""
     grads = {}

@@ -18,6 +18,7 @@ from fixed_head_jax.backbones import (
     mobilenet_v2,
     resnet,
     shufflenet_v2,
+    vit,
 )
 
 BACKBONES = {
@@ -35,6 +36,11 @@ BACKBONES = {
     "shufflenet_v2_x0_5": shufflenet_v2.shufflenet_v2_x0_5,
     "shufflenet_v2_x1_0": shufflenet_v2.shufflenet_v2_x1_0,
     "inception_v4": inception_v4.InceptionV4,
+    "vit_tiny": vit.vit_tiny,
+    "vit_small": vit.vit_small,
+    "vit_base": vit.vit_base,
+    "deit_tiny": vit.deit_tiny,
+    "deit_small": vit.deit_small,
 }
 
 

@@ -113,8 +113,8 @@ class ViT(nn.Module):
         image_size: side in pixels of the images that the position table is made for; at other
             sizes it is interpolated (`resize_positions`).
         dtype: compute dtype; parameters, layer norm statistics and softmax stay float32.
-        remat: recomputes every block in the backward pass: less memory, a forward pass more.
         axis_name: unused, as there is no batch norm; here because every backbone takes it.
+        remat: computes the blocks again in the backward pass instead of storing their insides.
 
     Raises:
         ValueError: on sizes below 1, a `width` that the heads do not divide or an `image_size`
@@ -128,8 +128,10 @@ class ViT(nn.Module):
     patch_size: int = 16
     image_size: int = 224
     dtype: Any = jnp.float32
-    remat: bool = False
     axis_name: str | None = None
+    remat: bool = False
+
+    torch_head = "head"  # name of the classifier in torch state dicts
 
     def __post_init__(self):
         for field in ("width", "depth", "num_heads", "patch_size", "image_size"):

@@ -1,0 +1,335 @@
+"""Weights in and out of torch: parity with public models, exact round trips, clear errors."""
+
+import json
+import pickle
+import sys
+from functools import cache
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+from safetensors.numpy import load_file, save_file
+
+from fixed_head_jax import pretrained
+from fixed_head_jax.model import get_model
+from fixed_head_jax.weight_files import read_weights
+from tests.golden.generate import CASES, images, weight
+
+GOLDEN = Path(__file__).parent / "golden"
+QUICK = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "vit_tiny")
+WITHOUT_HEAD = ("resnet10", "stl_resnet18")
+TOLERANCE = 1e-3  # of the standard deviation of the reference
+
+
+def golden(name):
+    return np.load(GOLDEN / f"{name}.npz")
+
+
+def state_dict(name):
+    keys = json.loads(str(golden(name)["keys"]))
+    return {key: weight(key, tuple(shape)) for key, shape in keys.items()}
+
+
+@cache
+def model(name):
+    num_classes = 10 if name in ("densenet_bc_100_12", *WITHOUT_HEAD) else 1000
+    pooling = ("flatten", {"window": 4}) if name == "stl_resnet18" else ("mean", {})
+    return get_model(num_classes, name, pool=pooling[0], pool_options=pooling[1])
+
+
+def outputs(name, variables, batch, train=False):
+    key = "features" if name in WITHOUT_HEAD else "logits"
+
+    def apply(variables, batch):
+        out, updated = model(name).apply(variables, batch, train, mutable=["batch_stats"])
+        return out[key][:, :100], updated
+
+    return jax.jit(apply)(variables, batch)
+
+
+def assert_parity(ours, reference):
+    assert ours.shape == reference.shape
+    assert np.abs(ours - reference).max() <= TOLERANCE * reference.std()
+
+
+def converted(name):
+    resolution = CASES[name][0]
+    skip_head = name in WITHOUT_HEAD
+    return pretrained.from_torch(state_dict(name), model(name), resolution, skip_head=skip_head)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
+)
+def test_eval_mode_equals_the_public_model(name):
+    resolution, batch, _, _ = CASES[name]
+    ours, _ = outputs(name, converted(name), images(batch, resolution, 0))
+    assert_parity(ours, golden(name)["eval"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_other_resolutions_equal_the_public_model(name):
+    ours, _ = outputs(name, converted(name), images(2, CASES[name][2], 1))
+    assert_parity(ours, golden(name)["other"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_train_mode_and_its_running_statistics_equal_the_public_model(name):
+    ours, updated = outputs(name, converted(name), images(4, CASES[name][3], 2), train=True)
+    assert_parity(ours, golden(name)["train"])
+    if updated:
+        stats = pretrained.to_torch(updated, model(name))
+        names = json.loads(str(golden(name)["stats_of"]))
+        means = [stats[key.replace("shortcut", "downsample")].mean() for key in names]
+        np.testing.assert_allclose(means, golden(name)["stats"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_round_trip_is_exact(name):
+    given = state_dict(name)
+    if name in WITHOUT_HEAD:
+        given |= {"fc.weight": np.ones((10, model_dim(name)), np.float32)}
+        given |= {"fc.bias": np.arange(10, dtype=np.float32)}
+    variables = pretrained.from_torch(given, model(name), CASES[name][0])
+    back = pretrained.to_torch(variables, model(name))
+    assert {key.replace("shortcut", "downsample") for key in given} == set(back)
+    for key, value in given.items():
+        result = back[key.replace("shortcut", "downsample")]
+        assert result.dtype == value.dtype and np.array_equal(result, value), key
+    again = pretrained.from_torch(back, model(name), CASES[name][0])
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), variables, again))
+
+
+def model_dim(name):
+    return 4608 if name == "stl_resnet18" else 512
+
+
+# Small models from here on.
+
+SMALL = get_model(3, "resnet20")
+
+
+@jax.jit
+def small_variables(rng):
+    return SMALL.init(rng, jnp.zeros((1, 8, 8, 3)), train=False)
+
+
+@cache
+def small_dict():
+    return pretrained.to_torch(small_variables(jax.random.key(0)), SMALL)
+
+
+def small(**changes):
+    return {**small_dict(), **changes}
+
+
+def test_names_are_torch_names():
+    names = set(small_dict())
+    assert {"conv1.weight", "bn1.running_var", "layer1.0.conv2.weight", "linear.bias"} <= names
+    assert small_dict()["layer2.0.conv1.weight"].shape == (32, 16, 3, 3)
+    assert small_dict()["linear.weight"].shape == (3, 64)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda d: {f"module.{key}": value for key, value in d.items()},
+        lambda d: {"state_dict": d, "epoch": 3},
+        lambda d: {"state_dict": {}, "state_dict_ema": {f"module.{k}": v for k, v in d.items()}},
+        lambda d: {f"module.backbone.{key}": value for key, value in d.items()},
+        lambda d: {f"backbone.module.{key}": value for key, value in d.items()},
+        lambda d: d | {"bn1.num_batches_tracked": np.array(7)},
+    ],
+    ids=["parallel", "checkpoint", "ema", "self-classifier", "t-vMF stage 2", "counters"],
+)
+def test_wrappings_of_releases(wrap):
+    back = pretrained.to_torch(pretrained.from_torch(wrap(small_dict()), SMALL, 8), SMALL)
+    assert all(np.array_equal(back[key], value) for key, value in small_dict().items())
+
+
+def test_self_classifier_release_without_its_heads():
+    release = {f"module.backbone.{k}": v for k, v in small_dict().items() if "linear" not in k}
+    release |= {
+        "module.mlp_head.mlp.0.weight": np.ones((4, 64)),
+        "module.cls_0.weight_g": np.ones(3),
+    }
+    with pytest.raises(ValueError, match="unexpected: head.mlp_head.mlp.0.weight, head.cls_0"):
+        pretrained.from_torch(release, SMALL, 8)
+    variables = pretrained.from_torch(release, SMALL, 8, skip_head=True)
+    assert np.array_equal(
+        variables["params"]["backbone"]["conv1"]["kernel"].transpose(3, 2, 0, 1),
+        small_dict()["conv1.weight"],
+    )
+
+
+def test_one_error_lists_everything():
+    given = small(extra=np.ones(2), **{"linear.weight": np.ones((4, 64), np.float32)})
+    del given["conv1.weight"], given["bn1.running_mean"]
+    with pytest.raises(ValueError) as error:
+        pretrained.from_torch(given, SMALL, 8)
+    for part in (
+        "missing: bn1.running_mean, conv1.weight",
+        "unexpected: extra",
+        "shape: head.weight (4, 64) instead of (3, 64)",
+        "init_skip",
+    ):
+        assert part in str(error.value)
+
+
+def test_weights_of_another_network_are_refused_in_one_short_error():
+    with pytest.raises(ValueError, match="and [0-9]+ more") as error:
+        pretrained.from_torch(small_dict(), get_model(3, "resnet10"), 32)
+    assert len(str(error.value)) < 1500
+
+
+def test_skipped_parts_stay_at_their_initial_values():
+    rng = jax.random.key(5)
+    initial = small_variables(rng)
+    given = small(**{"linear.weight": np.ones((7, 64)), "linear.bias": np.ones(7)})
+    skip = (r"^head", r"layer3\.2")
+    variables = pretrained.from_torch(given, SMALL, 8, skip=skip, rng=rng)
+    initial, variables = (
+        traverse_util.flatten_dict(tree, sep="/") for tree in (initial, variables)
+    )
+    for path, value in variables.items():
+        kept = "head" in path or "layer3.2" in path
+        differs = not np.array_equal(value, initial[path])
+        assert not (kept and differs), path
+        assert kept or differs or value.ndim < 2, path
+    with pytest.raises(ValueError, match="skip pattern 'layer9' matches no name"):
+        pretrained.from_torch(given, SMALL, 8, skip=("layer9",))
+
+
+def test_background_row_of_the_old_inception_file_is_dropped():
+    wide = get_model(1000, "resnet20")
+    given = small(**{"linear.weight": np.ones((1001, 64)), "linear.bias": np.arange(1001.0)})
+    head = pretrained.from_torch(given, wide, 8)["params"]["head"]
+    assert head["kernel"].shape == (64, 1000)
+    np.testing.assert_array_equal(head["bias"], np.arange(1, 1001))
+
+
+def test_half_precision_becomes_float32():
+    given = small(**{"linear.bias": np.array([1, 2, 3], np.float16)})
+    assert pretrained.from_torch(given, SMALL, 8)["params"]["head"]["bias"].dtype == jnp.float32
+
+
+def test_fixed_vectors_take_the_place_of_the_classifier():
+    fixed = get_model(3, "resnet20", "orthogonal")
+    variables = fixed.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
+    exported = pretrained.to_torch(variables, fixed)
+    np.testing.assert_array_equal(exported["linear.weight"], variables["fixed"]["head"]["kernel"].T)
+    back = pretrained.from_torch(exported, fixed, 8)
+    np.testing.assert_array_equal(
+        back["fixed"]["head"]["kernel"], variables["fixed"]["head"]["kernel"]
+    )
+
+
+def test_detectron2_names():
+    resnet50 = get_model(2, "resnet50")
+    shapes = jax.eval_shape(
+        lambda: resnet50.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
+    )
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    exported = pretrained.to_detectron2(pretrained.to_torch(variables, resnet50))
+    assert set(exported) == {"model", "__author__", "matching_heuristics"}
+    names = exported["model"]
+    assert len(names) == 318 - 53  # without the counters of batches
+    for name in (
+        "stem.conv1.weight",
+        "stem.conv1.norm.running_var",
+        "res3.0.shortcut.norm.weight",
+        "res3.0.shortcut.weight",
+        "res2.0.conv1.weight",
+        "res5.2.conv3.norm.bias",
+    ):
+        assert name in names
+    with pytest.raises(ValueError, match="needs a ResNet"):
+        pretrained.to_detectron2({"features.0.0.weight": np.ones(1)})
+
+
+# Files.
+
+
+def test_convert_checks_and_writes_plain_names(tmp_path, capsys):
+    source, target = str(tmp_path / "in.safetensors"), str(tmp_path / "out.safetensors")
+    save_file({f"module.{key}": value for key, value in small_dict().items()}, source)
+    pretrained.main(["convert", source, target, "--backbone=resnet20", "--image_size=8"])
+    assert capsys.readouterr().out == f"{len(small_dict())} arrays of resnet20 in {target}\n"
+    written = load_file(target)
+    assert set(written) == set(small_dict())
+    assert all(np.array_equal(written[key], value) for key, value in small_dict().items())
+    with pytest.raises(SystemExit, match="pretrained: the weights do not fit"):
+        pretrained.main(["convert", source, target, "--backbone=resnet32", "--image_size=8"])
+    with pytest.raises(SystemExit, match="must end in .safetensors"):
+        pretrained.main(["convert", source, "out.bin", "--backbone=resnet20"])
+
+
+def test_convert_without_a_classifier(tmp_path):
+    source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    backbone = {key: value for key, value in small_dict().items() if "linear" not in key}
+    save_file(backbone, source)
+    assert pretrained.convert(str(source), str(target), "resnet20", 8) == len(backbone)
+    assert set(load_file(target)) == set(backbone)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    whole = tmp_path / "whole.safetensors"
+    save_file(small_dict(), whole)
+    content = whole.read_bytes()
+    damaged = {
+        "truncated.safetensors": content[: len(content) // 2],
+        "corrupt.safetensors": b"\xff" * 8 + content[8:],
+        "empty.safetensors": b"",
+        "text.safetensors": b"<html>not found</html>",
+    }
+    for name, data in damaged.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ValueError, match="is not a whole .safetensors file"):
+            read_weights(tmp_path / name)
+    with pytest.raises(ValueError, match="does not exist"):
+        read_weights(tmp_path / "nothing.safetensors")
+    (tmp_path / "weights.npz").write_bytes(b"")
+    with pytest.raises(ValueError, match="neither .safetensors nor .pth/.pt"):
+        read_weights(tmp_path / "weights.npz")
+
+
+class Bomb:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_pickles_are_never_executed(tmp_path, monkeypatch):
+    """With torch or without: a file that holds code is refused and its code does not run."""
+    file, touched = tmp_path / "weights.pth", tmp_path / "touched"
+    file.write_bytes(pickle.dumps({"conv1.weight": Bomb(touched)}))
+    with pytest.raises(ValueError, match="weights.pth"):
+        read_weights(file)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ValueError, match="needs torch, .* weights_only=True"):
+        read_weights(file)
+    assert not touched.exists()
+
+
+def test_torch_files(tmp_path):
+    torch = pytest.importorskip("torch", reason="reads .pth through torch")
+    tensors = {key: torch.from_numpy(value.copy()) for key, value in small_dict().items()}
+    torch.save({"state_dict": tensors, "epoch": 1}, tmp_path / "weights.pth")
+    read = read_weights(tmp_path / "weights.pth")
+    assert all(np.array_equal(read[key], value) for key, value in small_dict().items())
+    content = (tmp_path / "weights.pth").read_bytes()
+    (tmp_path / "truncated.pth").write_bytes(content[: len(content) // 2])
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name in ("truncated.pth", "list.pth"):
+        with pytest.raises(ValueError, match=name):
+            read_weights(tmp_path / name)
