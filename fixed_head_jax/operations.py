@@ -22,12 +22,12 @@ class Operation(NamedTuple):
     kernel: tuple[str, ...] | None
 
 
-def walk(program: Jaxpr, names: dict[Var, tuple[str, ...]]) -> list[Operation]:
+def walk(program: Jaxpr, names: dict[Var, tuple[str, ...] | None]) -> list[Operation]:
     """Lists the operations of a program, in order.
 
     Args:
         program: a traced program.
-        names: its inputs that are parameters, and their paths.
+        names: its inputs -> the path of the parameter, None for what is not one.
 
     Raises:
         ValueError: on counted work in a loop of unknown length.
