@@ -230,7 +230,8 @@ def convert(source: str, target: str, backbone: str, image_size: int = 224) -> i
     Args:
         source: a weights file or a workdir.
         target: .safetensors, or .pkl for detectron2's layout.
-        backbone: a name of `BACKBONES`; the classifier is kept if it is a linear one.
+        backbone: a name of `BACKBONES`; the classifier is kept if it is a weight with or without
+            a bias, and left out otherwise.
         image_size: side in pixels.
 
     Returns:
@@ -243,11 +244,15 @@ def convert(source: str, target: str, backbone: str, image_size: int = 224) -> i
         raise ValueError(f"OUT {target!r} must end in .safetensors, or .pkl for detectron2")
     model = get_model(2, backbone)
     state_dict = load(source, model)
-    weight = _normalize(state_dict, model.backbone.torch_head).get("head.weight")
-    if weight is not None and weight.ndim == 2:
-        model = get_model(1000 if len(weight) == 1001 else len(weight), backbone)
-    variables = from_torch(state_dict, model, image_size, skip_head=weight is None)
-    if weight is None:
+    given = _normalize(state_dict, model.backbone.torch_head)
+    head = {name for name in given if name.startswith("head.")}
+    keep_head = head in ({"head.weight"}, {"head.weight", "head.bias"})
+    if keep_head:
+        rows = len(given["head.weight"])
+        options = {"use_bias": "head.bias" in head}
+        model = get_model(1000 if rows == 1001 else rows, backbone, head_options=options)
+    variables = from_torch(state_dict, model, image_size, skip_head=not keep_head)
+    if not keep_head:
         variables = {key: {"backbone": tree["backbone"]} for key, tree in variables.items()}
     converted = to_torch(variables, model)
     if Path(target).suffix == ".pkl":

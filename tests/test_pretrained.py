@@ -270,12 +270,19 @@ def test_convert_checks_and_writes_plain_names(tmp_path, capsys):
         pretrained.main(["convert", source, "out.bin", "--backbone=resnet20"])
 
 
-def test_convert_without_a_classifier(tmp_path):
+@pytest.mark.parametrize(
+    "head, kept",
+    [((), ()), (("weight",), ("weight",)), (("weight", "bias", "scale"), ())],
+    ids=["none", "no bias", "scaled"],
+)
+def test_convert_keeps_a_plain_classifier_alone(tmp_path, head, kept):
     source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
     backbone = {key: value for key, value in small_dict().items() if "linear" not in key}
-    save_file(backbone, source)
-    assert pretrained.convert(str(source), str(target), "resnet20", 8) == len(backbone)
-    assert set(load_file(target)) == set(backbone)
+    arrays = {"weight": np.ones((7, 64), np.float32), "bias": np.ones(7), "scale": np.ones(())}
+    save_file({**backbone, **{f"linear.{name}": arrays[name] for name in head}}, source)
+    count = pretrained.convert(str(source), str(target), "resnet20", 8)
+    assert set(load_file(target)) == {*backbone, *(f"linear.{name}" for name in kept)}
+    assert count == len(backbone) + len(kept)
 
 
 def test_files_that_cannot_be_read(tmp_path):
