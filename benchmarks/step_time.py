@@ -1,11 +1,11 @@
-"""Times our ResNet-18 training step beside torch's, in turn, and prints one JSON line.
+"""Times our training steps beside torch's, in turn, and prints one JSON line per model.
 
 Both train on the same shapes with cross-entropy and SGD (momentum 0.9, weight decay 1e-4), float32,
 on the CPU. The peer is another interpreter that has torch; the two never run at the same time.
 Other processes on the same cores distort the ratio: `others_percent` is the share of the machine
 that they took in each turn (Linux; ours, then the peer's), `quiet` says that it stayed under 10 %.
 
-    python benchmarks/step_time.py --peer_python path/to/python/with/torch --rounds 3
+    python benchmarks/step_time.py --peer_python PYTHON_WITH_TORCH --models resnet18,resnet50
 """
 
 import argparse
@@ -19,36 +19,46 @@ import time
 from pathlib import Path
 
 PEER_SCRIPT = Path(__file__).resolve().parents[2] / "shared" / "bench" / "torch_train_step.py"
+# The peer's name of a model: ours, batch, resolution in pixels.
+MODELS = {
+    "resnet18": ("resnet18", 32, 96),
+    "resnet50": ("resnet50", 32, 96),
+    "mobilenet_v2": ("mobilenet_v2", 32, 96),
+    "shufflenet_v2_x0_5": ("shufflenet_v2_x0_5", 32, 96),
+    "inception_v4": ("inception_v4", 8, 139),
+    "deit_small_patch16_224": ("deit_small", 8, 224),
+}
 
 
-def make_step(batch: int, resolution: int, classes: int):
+def make_step(backbone: str, batch: int, resolution: int, classes: int):
     """Returns the jitted step and its first state; the state is donated."""
     import jax
     import optax
 
     from fixed_head_jax.model import get_model
 
-    model = get_model(num_classes=classes, backbone="resnet18", head="linear")
+    model = get_model(num_classes=classes, backbone=backbone, head="linear")
     tx = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, momentum=0.9))
     images = jax.random.normal(jax.random.key(0), (batch, resolution, resolution, 3))
     labels = jax.random.randint(jax.random.key(1), (batch,), 0, classes)
 
     def init():
-        variables = model.init(jax.random.key(2), images[:1], train=False)
-        return variables["params"], variables["batch_stats"], tx.init(variables["params"])
+        variables = dict(model.init(jax.random.key(2), images[:1], train=False))
+        params = variables.pop("params")
+        return params, variables, tx.init(params)
 
     def step(state):
-        params, batch_stats, opt_state = state
+        params, model_state, opt_state = state
 
         def loss_fn(params):
-            variables = {"params": params, "batch_stats": batch_stats}
+            variables = {"params": params, **model_state}
             out, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
             losses = optax.softmax_cross_entropy_with_integer_labels(out["logits"], labels)
-            return losses.mean(), updated["batch_stats"]
+            return losses.mean(), updated
 
-        (loss, new_stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        (loss, updated), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
         updates, opt_state = tx.update(grads, opt_state, params)
-        return (optax.apply_updates(params, updates), new_stats, opt_state), loss
+        return (optax.apply_updates(params, updates), updated, opt_state), loss
 
     return jax.jit(step, donate_argnums=0), jax.jit(init)()
 
@@ -65,11 +75,11 @@ def time_ours(step, state, steps: int):
     return times, state
 
 
-def time_peer(options: argparse.Namespace) -> dict:
+def time_peer(name: str, sizes: dict, options: argparse.Namespace) -> dict:
     """Runs the torch step in its own interpreter and returns the JSON line that it prints."""
-    command = [options.peer_python, str(options.peer_script), "resnet18"]
-    for name in ("batch", "resolution", "classes", "steps", "threads"):
-        command += [f"--{name}", str(getattr(options, name))]
+    command = [options.peer_python, str(options.peer_script), name]
+    for key, value in {**sizes, "steps": options.steps, "threads": options.threads}.items():
+        command += [f"--{key}", str(value)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"the peer failed ({done.returncode}):\n{done.stderr}")
@@ -101,35 +111,38 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peer_script", type=Path, default=PEER_SCRIPT)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each")
     parser.add_argument("--steps", type=int, default=7, help="timed steps per turn")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--resolution", type=int, default=96)
+    parser.add_argument("--models", default="resnet18", help=f"of {', '.join(MODELS)}, or all")
+    parser.add_argument("--batch", type=int, help="default: by model")
+    parser.add_argument("--resolution", type=int, help="pixels; default: by model")
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 
 
-def main() -> None:
-    options = parse()
-    # XLA sizes its thread pool by the cores it may use; the peer inherits the same cores.
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
-    os.environ["JAX_PLATFORMS"] = "cpu"
+def compare(name: str, options: argparse.Namespace) -> dict:
+    """Times one model, ours and the peer's in turn."""
     import flax
     import jax
 
-    step, state = make_step(options.batch, options.resolution, options.classes)
+    backbone, batch, resolution = MODELS[name]
+    sizes = {
+        "batch": options.batch or batch,
+        "resolution": options.resolution or resolution,
+        "classes": options.classes,
+    }
+    step, state = make_step(backbone, **sizes)
     ours, torch_ms, others, peer = [], [], [], {}
     for _ in range(options.rounds):
         start = clocks()
         times, state = time_ours(step, state, options.steps)
         middle = clocks()
-        peer = time_peer(options)
+        peer = time_peer(name, sizes, options)
         ours.append(statistics.median(times))
         torch_ms.append(peer["median_ms"])
         others.append([others_percent(start, middle), others_percent(middle, clocks())])
     ours_median, torch_median = statistics.median(ours), statistics.median(torch_ms)
-    line = {
-        "model": "resnet18",
+    return {
+        "model": name,
         "ours_ms": round(ours_median, 2),
         "torch_ms": round(torch_median, 2),
         "ratio": round(ours_median / torch_median, 3),
@@ -137,9 +150,7 @@ def main() -> None:
         "torch_rounds_ms": torch_ms,
         "others_percent": others,
         "quiet": all(share is not None and share < 10 for turn in others for share in turn),
-        "batch": options.batch,
-        "resolution": options.resolution,
-        "classes": options.classes,
+        **sizes,
         "dtype": "float32",
         "threads": options.threads,
         "versions": {
@@ -150,7 +161,18 @@ def main() -> None:
         "device": {"ours": jax.default_backend(), "peer": peer["device"]},
         "date": datetime.date.today().isoformat(),
     }
-    print(json.dumps(line))
+
+
+def main() -> None:
+    options = parse()
+    # XLA sizes its thread pool by the cores it may use; the peer inherits the same cores.
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    for name in MODELS if options.models == "all" else options.models.split(","):
+        if name not in MODELS:
+            raise SystemExit(f"unknown model {name!r}; known: {', '.join(MODELS)}, all")
+        print(json.dumps(compare(name, options)), flush=True)
 
 
 if __name__ == "__main__":
