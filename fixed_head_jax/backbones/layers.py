@@ -7,7 +7,7 @@ so that a traced program names them: `accounting` counts operations by these nam
 
 import math
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import jax
@@ -193,12 +193,20 @@ def max_pool(x: Float[Array, "b h w c"], padding: int = 1) -> Float[Array, "b h2
 
     Among equal values the first of the window, row by row, takes the gradient, as in the reference
     framework. Slices and selections, one axis at a time: on the CPU the gradient of
-    `lax.reduce_window` takes ten times as long (measured).
+    `lax.reduce_window` takes four times as long (measured).
     """
     pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     x = jnp.pad(x, pads, constant_values=-jnp.inf)
-    x = reduce(_larger, _window_slices(x, 2, 3, 2))
-    return reduce(_larger, _window_slices(x, 1, 3, 2))
+    return _max_of_three(_max_of_three(x, axis=2), axis=1)
+
+
+def _max_of_three(x, axis):
+    """Takes the maximum over windows of 3 at stride 2 along one axis."""
+    last = x.shape[axis] - 2
+    first, second, third = (
+        lax.slice_in_dim(x, start, start + last, stride=2, axis=axis) for start in range(3)
+    )
+    return _larger(_larger(first, second), third)
 
 
 def _larger(first, second):
@@ -210,24 +218,8 @@ def average_pool(
     x: Float[Array, "b h w c"], size: int, strides: int, padding: int = 0
 ) -> Float[Array, "b h2 w2 c"]:
     """Averages size x size windows; the padding does not count in the divisor."""
-    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-
-    def total(x):
-        rows = sum(_window_slices(x, 2, size, strides))
-        return sum(_window_slices(rows, 1, size, strides))
-
-    count = total(np.pad(np.ones((1, *x.shape[1:3], 1)), pads))
-    return total(jnp.pad(x, pads)) / count.astype(x.dtype)
-
-
-def _window_slices(x, axis, size, strides):
-    """Returns the first, second, ... element of every window along one axis."""
-    index = [slice(None)] * x.ndim
-    slices = []
-    for start in range(size):
-        index[axis] = slice(start, start + x.shape[axis] - size + 1, strides)
-        slices.append(x[tuple(index)])
-    return slices
+    pads = ((padding, padding), (padding, padding))
+    return nn.avg_pool(x, (size, size), (strides, strides), pads, count_include_pad=False)
 
 
 def remat_block(block: type[nn.Module], remat: bool) -> type[nn.Module]:
