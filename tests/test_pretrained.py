@@ -50,39 +50,44 @@ def outputs(name, variables, batch, train=False):
     return jax.jit(apply)(variables, batch)
 
 
-def assert_parity(ours, reference):
+def assert_parity(ours, reference, tolerance=TOLERANCE):
     assert ours.shape == reference.shape
-    assert np.abs(ours - reference).max() <= TOLERANCE * reference.std()
+    assert np.abs(ours - reference).max() <= tolerance * reference.std()
 
 
-def converted(name):
-    resolution = CASES[name][0]
+def converted(name, resolution):
     skip_head = name in WITHOUT_HEAD
     return pretrained.from_torch(state_dict(name), model(name), resolution, skip_head=skip_head)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
-)
+ALL = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_eval_mode_equals_the_public_model(name):
     resolution, batch, _, _ = CASES[name]
-    ours, _ = outputs(name, converted(name), images(batch, resolution, 0))
+    ours, _ = outputs(name, converted(name, resolution), images(batch, resolution, 0))
     assert_parity(ours, golden(name)["eval"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_other_resolutions_equal_the_public_model(name):
-    ours, _ = outputs(name, converted(name), images(2, CASES[name][2], 1))
+    resolution = CASES[name][2]
+    ours, _ = outputs(name, converted(name, resolution), images(2, resolution, 1))
     assert_parity(ours, golden(name)["other"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_train_mode_and_its_running_statistics_equal_the_public_model(name):
-    ours, updated = outputs(name, converted(name), images(4, CASES[name][3], 2), train=True)
-    assert_parity(ours, golden(name)["train"])
+    """Statistics of four images amplify rounding, in Inception v4 beyond 1e-3 for torch as well:
+    there we may be twice as far from float64 as torch's float32 is.
+    """
+    resolution = CASES[name][3]
+    variables = converted(name, resolution)
+    ours, updated = outputs(name, variables, images(4, resolution, 2), train=True)
+    assert_parity(ours, golden(name)["train"], max(TOLERANCE, 2 * golden(name)["train_error"]))
     if updated:
         stats = pretrained.to_torch(updated, model(name))
         names = json.loads(str(golden(name)["stats_of"]))
@@ -90,7 +95,7 @@ def test_train_mode_and_its_running_statistics_equal_the_public_model(name):
         np.testing.assert_allclose(means, golden(name)["stats"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALL)
 def test_round_trip_is_exact(name):
     given = state_dict(name)
     if name in WITHOUT_HEAD:

@@ -6,6 +6,7 @@ Needs torch 2.13, torchvision 0.29 and timm 1.0, which the tests themselves do n
 stored: `weight` makes every tensor from its name, with numpy alone.
 """
 
+import copy
 import json
 import zlib
 from pathlib import Path
@@ -129,19 +130,22 @@ def main():
         made = {key: torch.from_numpy(weight(public[key], keys[key])) for key in keys}
         model.load_state_dict(made, strict=False)
 
-        def run(batch, resolution, seed, model=model):
+        def run(model, batch, resolution, seed):
             x = torch.from_numpy(images(batch, resolution, seed).transpose(0, 3, 1, 2).copy())
             with torch.no_grad():
-                return model(x).numpy()[:, :SHOWN]
+                return model(x.to(next(model.parameters()).dtype)).numpy()[:, :SHOWN]
 
         model.eval()
-        arrays = {"eval": run(batch, resolution, 0)}
+        arrays = {"eval": run(model, batch, resolution, 0)}
         if "it" in name:  # ViTs
             _resize_positions(model, other)
-        arrays["other"] = run(2, other, 1)
-        model.train()
-        arrays["train"] = run(4, train, 2)
-        stats = [(k, v) for k, v in model.state_dict().items() if "running_" in k]
+        arrays["other"] = run(model, 2, other, 1)
+        exact = copy.deepcopy(model).double().train()
+        reference = run(exact, 4, train, 2)
+        error = np.abs(run(model.train(), 4, train, 2) - reference).max()
+        arrays["train"] = reference.astype(np.float32)
+        arrays["train_error"] = np.array(error / reference.std())
+        stats = [(k, v) for k, v in exact.state_dict().items() if "running_" in k]
         arrays["stats"] = np.array([float(value.double().mean()) for _, value in stats])
         arrays["stats_of"] = np.array(json.dumps([public[key] for key, _ in stats]))
         arrays["keys"] = np.array(json.dumps({public[key]: keys[key] for key in keys}))
