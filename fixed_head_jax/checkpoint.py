@@ -92,13 +92,18 @@ def read_variables(workdir: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: if there is no checkpoint.
     """
-    path = Path(workdir) / "checkpoints"
-    steps = [int(step.name) for step in path.glob("*") if step.name.isdigit()]
-    if not steps:
+    path = (Path(workdir) / "checkpoints").absolute()
+    if not path.is_dir():
         raise ValueError(f"{str(workdir)!r} holds no checkpoint; name a run's workdir or a file")
-    with ocp.StandardCheckpointer() as checkpointer:
-        folder = path.absolute() / str(max(steps)) / "state"
-        metadata = checkpointer.metadata(folder).item_metadata.tree
-        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata)
-        state = checkpointer.restore(folder, target)
+    handlers = {"state": ocp.StandardCheckpointHandler(), "host": ocp.JsonCheckpointHandler()}
+    with ocp.CheckpointManager(path, item_handlers=handlers) as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise ValueError(
+                f"{str(workdir)!r} holds no whole checkpoint yet; let its run save one"
+            )
+        saved = manager.item_metadata(step)["state"]
+        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        state = manager.restore(step, args=items)["state"]
     return {"params": state["params"], **state["model_state"], **state["ema"]}

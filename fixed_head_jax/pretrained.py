@@ -224,7 +224,9 @@ def _list(names):
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def convert(source: str, target: str, backbone: str, image_size: int = 224) -> int:
+def convert(
+    source: str, target: str, backbone: str, image_size: int = 224, channels: int = 3
+) -> int:
     """Checks weights against a backbone and writes them under their plain torch names.
 
     Args:
@@ -232,7 +234,8 @@ def convert(source: str, target: str, backbone: str, image_size: int = 224) -> i
         target: .safetensors, or .pkl for detectron2's layout.
         backbone: a name of `BACKBONES`; the classifier is kept if it is a weight with or without
             a bias, and left out otherwise.
-        image_size: side in pixels.
+        image_size: side of the images in pixels.
+        channels: of the images.
 
     Returns:
         The number of arrays written.
@@ -251,7 +254,8 @@ def convert(source: str, target: str, backbone: str, image_size: int = 224) -> i
         rows = len(given["head.weight"])
         options = {"use_bias": "head.bias" in head}
         model = get_model(1000 if rows == 1001 else rows, backbone, head_options=options)
-    variables = from_torch(state_dict, model, image_size, skip_head=not keep_head)
+    shape = (image_size, image_size, channels)
+    variables = from_torch(state_dict, model, shape, skip_head=not keep_head)
     if not keep_head:
         variables = {key: {"backbone": tree["backbone"]} for key, tree in variables.items()}
     converted = to_torch(variables, model)
@@ -269,10 +273,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("source", metavar="IN", help=".safetensors, .pth, .pt or a workdir")
     command.add_argument("target", metavar="OUT", help=".safetensors, or .pkl for detectron2")
     command.add_argument("--backbone", required=True, choices=BACKBONES)
-    command.add_argument("--image_size", type=int, default=224)
+    command.add_argument("--image_size", type=int, default=224, help="pixels")
+    command.add_argument("--channels", type=int, default=3, help="of the images")
     options = parser.parse_args(arguments)
     try:
-        count = convert(options.source, options.target, options.backbone, options.image_size)
+        sizes = (options.image_size, options.channels)
+        count = convert(options.source, options.target, options.backbone, *sizes)
     except ValueError as error:
         sys.exit(f"pretrained: {error}")
     print(f"{count} arrays of {options.backbone} in {options.target}")

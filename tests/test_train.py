@@ -9,11 +9,12 @@ import optax
 import pytest
 
 from configs import common, digits
-from fixed_head_jax import experiment, parallel, train
+from fixed_head_jax import experiment, parallel, pretrained, train
 from fixed_head_jax.backbones import BACKBONES
 from fixed_head_jax.backbones.cifar_resnet import CifarResNet
 from fixed_head_jax.checkpoint import Checkpoints
 from fixed_head_jax.interval_log import NonFiniteLossError
+from fixed_head_jax.weight_files import read_weights
 from fixed_head_jax.workdir import claim
 
 
@@ -155,7 +156,7 @@ def test_fixed_vectors_stay_and_are_restored_bit_exactly(make_config, tmp_path):
 
 
 def test_init_from_a_workdir_starts_where_that_run_ended(make_config, tmp_path):
-    source = make_config(total_steps=2, ema_decay=0.5)
+    source = make_config(total_steps=2, ema_decay=0.5, num_devices=4)
     train.train(experiment.build(source), tmp_path / "source")
     ended = final_state(source, tmp_path / "source")
     config = make_config(init_from=str(tmp_path / "source"), ema_decay=0.9, seed=7)
@@ -173,6 +174,11 @@ def test_init_from_a_workdir_starts_where_that_run_ended(make_config, tmp_path):
     partly, fresh = (jax.jit(run.create_state)(initial) for initial in (run.initial, {}))
     assert_same_bits(partly.params["backbone"], ended.ema["params"]["backbone"])
     assert_same_bits(partly.model_state["fixed"], fresh.model_state["fixed"])
+
+    exported = str(tmp_path / "exported.safetensors")
+    pretrained.convert(str(tmp_path / "source"), exported, "tiny", 8, channels=1)
+    weight = read_weights(exported)["linear.weight"]
+    np.testing.assert_array_equal(weight.T, ended.model_state["fixed"]["head"]["kernel"])
 
 
 def test_init_from_what_does_not_fit_is_refused(make_config, tmp_path):
