@@ -324,7 +324,7 @@ class Bomb:
 def test_pickles_are_never_executed(tmp_path, monkeypatch):
     """With torch or without: a file that holds code is refused and its code does not run."""
     file, touched = tmp_path / "weights.pth", tmp_path / "touched"
-    file.write_bytes(pickle.dumps({"conv1.weight": Bomb(touched)}))
+    file.write_bytes(pickle.dumps({"conv1.weight": Bomb(touched)}, protocol=2))
     with pytest.raises(ValueError, match="weights.pth"):
         read_weights(file)
     monkeypatch.setitem(sys.modules, "torch", None)
