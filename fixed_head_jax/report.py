@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scipy import stats
+
 COLUMNS = {
     "head": "head",
     "params": "trained parameters",
@@ -21,48 +23,61 @@ def sweep_rows(
 
     Args:
         sweep: "baseline", "seeds" and "rows", see `sweep.run_sweep`.
-        results: one dict per finished run with "name", "accuracy" (%), "params" and "fixed".
+        results: one dict per finished run with "name", "seed", "accuracy" (%), "params", "fixed".
 
     Returns:
         Per row: "head", "params", "fixed", "accuracy" (mean over seeds, %), "std" (sample standard
-        deviation), "runs" (how many seeds), "gap" (mean minus the baseline's mean), "published".
-        None stands for what is not known: all of a row without runs, the spread of a single run.
+        deviation), "runs" (how many seeds), "gap" (mean over the shared seeds of the difference
+        to the baseline), "gap_low" and "gap_high" (its 95 % interval, by Student's t over these
+        pairs), "published". None stands for what is not known: all of a row without runs, the
+        spread of a single run.
     """
-    accuracies = {
-        row["name"]: [r["accuracy"] for r in results if r["name"] == row["name"]]
-        for row in sweep["rows"]
-    }
-    means = {name: statistics.fmean(each) for name, each in accuracies.items() if each}
-    baseline = means.get(sweep["baseline"])
+    accuracies = {row["name"]: {} for row in sweep["rows"]}
+    for result in results:
+        accuracies[result["name"]][result["seed"]] = result["accuracy"]
+    baseline = accuracies[sweep["baseline"]]
     rows = []
     for row in sweep["rows"]:
-        name = row["name"]
-        first = next((r for r in results if r["name"] == name), {})
-        mean, each = means.get(name), accuracies[name]
+        each = accuracies[row["name"]]
+        first = next((r for r in results if r["name"] == row["name"]), {})
+        gaps = [accuracy - baseline[seed] for seed, accuracy in each.items() if seed in baseline]
+        low, high = _interval(gaps)
         rows.append(
             {
-                "head": name,
+                "head": row["name"],
                 "params": first.get("params"),
                 "fixed": first.get("fixed"),
-                "accuracy": mean,
-                "std": statistics.stdev(each) if len(each) > 1 else None,
+                "accuracy": statistics.fmean(each.values()) if each else None,
+                "std": statistics.stdev(each.values()) if len(each) > 1 else None,
                 "runs": len(each),
-                "gap": None if mean is None or baseline is None else mean - baseline,
+                "gap": statistics.fmean(gaps) if gaps else None,
+                "gap_low": low,
+                "gap_high": high,
                 "published": row.get("published"),
             }
         )
     return rows
 
 
+def _interval(values):
+    """Returns the 95 % interval of the mean of `values`, or (None, None) below two values."""
+    if len(values) < 2:
+        return None, None
+    mean, error = statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5
+    reach = error * float(stats.t.ppf(0.975, len(values) - 1))
+    return mean - reach, mean + reach
+
+
 def sweep_table(sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
     """Formats the finished runs of a sweep as an aligned Markdown table.
 
     The test accuracy is the mean over seeds with the sample standard deviation and the number of
-    runs; the gap is the difference of the means. The published column is there if a row has one.
+    runs; the gap is the mean difference to the baseline under the same seeds, with its 95 %
+    interval in brackets. The published column is there if a row has one.
 
     Args:
         sweep: "baseline", "seeds" and "rows", see `sweep.run_sweep`.
-        results: one dict per finished run with "name", "accuracy" (%), "params" and "fixed".
+        results: one dict per finished run with "name", "seed", "accuracy" (%), "params", "fixed".
 
     Returns:
         The table, its lines ended by newlines.
@@ -78,7 +93,7 @@ def sweep_table(sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
             "params": _number(row["params"], ",d"),
             "fixed": _number(row["fixed"], ",d"),
             "accuracy": _accuracy(row),
-            "gap": "-" if row["head"] == sweep["baseline"] else _number(row["gap"], "+.2f"),
+            "gap": "-" if row["head"] == sweep["baseline"] else _gap(row),
             "published": _number(row["published"], ".2f"),
         }
         cells.append([text[column] for column in columns])
@@ -87,6 +102,12 @@ def sweep_table(sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
 
 def _number(value: float | int | None, spec: str) -> str:
     return "-" if value is None else format(value, spec)
+
+
+def _gap(row: Mapping[str, Any]) -> str:
+    if row["gap_low"] is None:
+        return _number(row["gap"], "+.2f")
+    return f"{row['gap']:+.2f} [{row['gap_low']:+.2f}, {row['gap_high']:+.2f}]"
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:

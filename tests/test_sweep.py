@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from fixed_head_jax.report import sweep_rows, sweep_table
 from fixed_head_jax.sweep import run_sweep
@@ -139,16 +140,28 @@ def test_rows_against_numpy():
     assert linear["runs"] == identity["runs"] == 3
 
 
+def test_gap_is_paired_by_seed_with_its_interval():
+    """Against scipy's paired test; a seed that one of the two has not finished is left out."""
+    results = all_results() + [{**all_results()[0], "seed": 7, "accuracy": 0.0}]
+    _, identity = sweep_rows(make_sweep(seeds=(0, 1, 2, 7)), results)
+    accuracies = np.array(list(ACCURACIES.values())).reshape(2, 3)
+    interval = stats.ttest_rel(accuracies[1], accuracies[0]).confidence_interval(0.95)
+    assert identity["gap"] == pytest.approx(np.mean(accuracies[1] - accuracies[0]))
+    assert (identity["gap_low"], identity["gap_high"]) == pytest.approx(tuple(interval))
+    _, single = sweep_rows(make_sweep(), all_results()[::3])
+    assert single["gap"] == 0.75 and single["gap_low"] is None
+
+
 def test_table():
     assert sweep_table(make_sweep(), all_results()).splitlines() == [
         "| head     | trained parameters | stored fixed parameters |  test accuracy (%) |"
-        " gap to linear |",
+        "        gap to linear |",
         "| -------- | -----------------: | ----------------------: | -----------------: |"
-        " ------------: |",
+        " -------------------: |",
         "| linear   |          1,234,567 |                     640 | 98.22 ± 0.70 (n=3) |"
-        "             - |",
+        "                    - |",
         "| identity |          1,234,567 |                     640 | 98.25 ± 0.66 (n=3) |"
-        "         +0.03 |",
+        " +0.03 [-2.07, +2.14] |",
     ]
 
 
