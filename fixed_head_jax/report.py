@@ -105,9 +105,12 @@ def _number(value: float | int | None, spec: str) -> str:
 
 
 def _gap(row: Mapping[str, Any]) -> str:
+    if row["gap"] is None:
+        return "-"
+    gap = f"{round(row['gap'], 2) + 0.0:+.2f}"  # + 0.0: never -0.00
     if row["gap_low"] is None:
-        return _number(row["gap"], "+.2f")
-    return f"{row['gap']:+.2f} [{row['gap_low']:+.2f}, {row['gap_high']:+.2f}]"
+        return gap
+    return f"{gap} [{row['gap_low']:+.2f}, {row['gap_high']:+.2f}]"
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:
