@@ -20,6 +20,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/x.py or confi
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; what is in it goes on.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do with the run.")
 _SWEEP = flags.DEFINE_bool("sweep", False, "Runs every row of the config's get_sweep().")
+_SWEEP_INDEX = flags.DEFINE_integer("sweep_index", None, "With --sweep: this row alone, from 0.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Joins the other processes of a cluster.")
 
 
@@ -72,7 +73,7 @@ def sweep_all(config, folder, stop_requested):
         raise BadInput(f"{path} has no get_sweep(); run it without --sweep")
     rows = module.get_sweep()
     try:
-        sweep.check_sweep(rows)
+        sweep.check_sweep(rows, _SWEEP_INDEX.value)
         workdir.claim(folder, flatten(config), MAY_DIFFER)
     except ValueError as error:
         raise BadInput(error) from error
@@ -83,7 +84,7 @@ def sweep_all(config, folder, stop_requested):
         result = train_one(row.lock(), row_folder, stop_requested)
         return {**result, "accuracy": result["eval/accuracy"]}
 
-    sweep.run_sweep(rows, run_row, folder, is_main=jax.process_index() == 0)
+    sweep.run_sweep(rows, run_row, folder, jax.process_index() == 0, _SWEEP_INDEX.value)
 
 
 def main(_):

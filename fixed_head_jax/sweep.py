@@ -1,6 +1,7 @@
 """Runs the rows of a sweep, seed by seed, and leaves one table."""
 
 import csv
+import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fixed_head_jax.report import sweep_rows, sweep_table
+from fixed_head_jax.workdir import write_json, write_text
 
 RESULT_FILE = "result.json"
 RUN_KEYS = ("accuracy", "params", "fixed")
@@ -19,14 +21,15 @@ def run_sweep(
     run_row: Callable[[dict[str, Any], Path], Mapping[str, Any]],
     workdir: str | os.PathLike,
     is_main: bool = True,
+    row_index: int | None = None,
 ) -> list[dict[str, Any]]:
     """Runs every row of a sweep with every seed, leaving out the runs that are finished.
 
     Seeds are the outer loop, so that a sweep stopped early has still compared all heads. A run is
     finished when its directory `workdir/<name>/seed<seed>` holds a result.json with "accuracy",
     "params" and "fixed"; one that was stopped half-way is given to `run_row` again, which resumes
-    it. After each run `sweep.md` and `sweep.csv` in `workdir` hold the table so far; at the end it
-    is printed.
+    it. After each run `sweep.md` and `sweep.csv` in `workdir` hold the table so far, of whatever
+    processes have finished; at the end it is printed.
 
     Args:
         sweep: {"baseline": a row's name, "seeds": integers, "rows": [{"name": directory and table
@@ -35,43 +38,55 @@ def run_sweep(
             least "accuracy" (test, %), "params" (trained) and "fixed" (stored fixed parameters).
         workdir: the sweep's directory.
         is_main: whether this process writes files and prints; the others run the rows with it.
+        row_index: runs this row alone (from 0), so that a job array can share the sweep.
 
     Returns:
-        One dict per run, in the order run: "name", "seed" and the run's result.
+        One dict per finished run, seed by seed: "name", "seed" and the run's result.
 
     Raises:
-        ValueError: the sweep has no such baseline, a name twice, no seeds or a key missing.
+        ValueError: the sweep has no such baseline or row, a name twice, no seeds or a key missing.
     """
-    check_sweep(sweep)
-    workdir = Path(workdir)
-    total = len(sweep["seeds"]) * len(sweep["rows"])
-    results: list[dict[str, Any]] = []
+    check_sweep(sweep, row_index)
+    workdir, rows = Path(workdir), sweep["rows"]
+    if row_index is not None:
+        rows = rows[row_index : row_index + 1]
+    total, count = len(sweep["seeds"]) * len(rows), 0
     say = partial(print, flush=True) if is_main else lambda text: None
     for seed in sweep["seeds"]:
-        for row in sweep["rows"]:
-            run_dir = workdir / row["name"] / f"seed{seed}"
-            result = _read_result(run_dir)
-            note = "finished before"
+        for row in rows:
+            run_dir, count = workdir / row["name"] / f"seed{seed}", count + 1
+            result, note = _read_result(run_dir), "finished before"
             if result is None:
-                say(f"sweep run {len(results) + 1}/{total}: {run_dir}")
+                say(f"sweep run {count}/{total}: {run_dir}")
                 result = dict(run_row({**row["overrides"], "seed": seed}, run_dir))
                 _check_result(result, run_dir)
                 if is_main:
-                    _write(run_dir / RESULT_FILE, json.dumps(result, indent=2) + "\n")
+                    write_json(run_dir / RESULT_FILE, result)
                 note = "done"
-            results.append({**result, "name": row["name"], "seed": seed})
             say(
-                f"sweep run {len(results)}/{total}: {row['name']} seed {seed} "
+                f"sweep run {count}/{total}: {row['name']} seed {seed} "
                 f"accuracy {result['accuracy']:.2f} % ({note})"
             )
             if is_main:
-                write_tables(sweep, results, workdir)
+                write_tables(sweep, read_results(sweep, workdir), workdir)
+    results = read_results(sweep, workdir)
     say("\n" + sweep_table(sweep, results).rstrip())
     return results
 
 
-def check_sweep(sweep: Mapping[str, Any]) -> None:
-    """Raises ValueError unless `sweep` is as `run_sweep` describes it."""
+def read_results(sweep: Mapping[str, Any], workdir: Path) -> list[dict[str, Any]]:
+    """Reads the runs that are finished, whichever process ran them: "name", "seed" and result."""
+    results = []
+    for seed in sweep["seeds"]:
+        for row in sweep["rows"]:
+            result = _read_result(workdir / row["name"] / f"seed{seed}")
+            if result is not None:
+                results.append({**result, "name": row["name"], "seed": seed})
+    return results
+
+
+def check_sweep(sweep: Mapping[str, Any], row_index: int | None = None) -> None:
+    """Raises ValueError unless the arguments are as `run_sweep` describes them."""
     missing = [key for key in ("baseline", "seeds", "rows") if not sweep.get(key)]
     if missing:
         raise ValueError(f"sweep lacks {', '.join(missing)}; it has {sorted(sweep)}")
@@ -88,20 +103,21 @@ def check_sweep(sweep: Mapping[str, Any]) -> None:
             raise ValueError(f"sweep {argument} must differ from one another, got {values}")
     if sweep["baseline"] not in names:
         raise ValueError(f"sweep baseline {sweep['baseline']!r} is not among the rows {names}")
+    if row_index is not None and not 0 <= row_index < len(names):
+        raise ValueError(f"sweep_index={row_index} must be a row's number, 0 to {len(names) - 1}")
 
 
 def write_tables(
     sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]], workdir: Path
 ) -> None:
     """Writes `sweep.md` (the table) and `sweep.csv` (its unrounded numbers) under `workdir`."""
-    _write(workdir / "sweep.md", sweep_table(sweep, results))
+    write_text(workdir / "sweep.md", sweep_table(sweep, results))
     rows = sweep_rows(sweep, results)
-    partial = workdir / "sweep.csv.partial"
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    os.replace(partial, workdir / "sweep.csv")
+    text = io.StringIO()
+    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_text(workdir / "sweep.csv", text.getvalue())
 
 
 def _read_result(run_dir: Path) -> dict[str, Any] | None:
@@ -120,11 +136,3 @@ def _check_result(result: Mapping[str, Any], run_dir: Path) -> None:
     missing = [key for key in RUN_KEYS if key not in result]
     if missing:
         raise ValueError(f"the result of {run_dir} lacks {', '.join(missing)}: {dict(result)}")
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file so that a killed process leaves the old one or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

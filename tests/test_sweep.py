@@ -80,10 +80,23 @@ def test_resume_skips_finished_runs_and_repeats_the_half_done_one(tmp_path, caps
 
 
 def test_only_the_main_process_writes_and_prints(tmp_path, capsys):
-    results = run_sweep(make_sweep(), Runs(), tmp_path, is_main=False)
-    assert {(r["name"], r["seed"]): r["accuracy"] for r in results} == ACCURACIES
+    runs = Runs()
+    run_sweep(make_sweep(), runs, tmp_path, is_main=False)
+    assert len(runs.calls) == 6
     assert not [path for path in tmp_path.rglob("*.*") if path.is_file()]
     assert capsys.readouterr().out == ""
+
+
+def test_rows_run_by_two_processes_make_one_table(tmp_path):
+    for index, name in enumerate(("linear", "identity")):
+        runs = Runs()
+        run_sweep(make_sweep(), runs, tmp_path, row_index=index)
+        assert runs.calls == [(name, seed) for seed in (0, 1, 2)]
+    run_sweep(make_sweep(), Runs(), tmp_path / "alone")
+    assert (tmp_path / "sweep.md").read_bytes() == (tmp_path / "alone" / "sweep.md").read_bytes()
+    for index in (-1, 2):
+        with pytest.raises(ValueError, match=f"sweep_index={index} must be a row's number, 0 to 1"):
+            run_sweep(make_sweep(), Runs(), tmp_path, row_index=index)
 
 
 def test_broken_result_names_the_file(tmp_path):
