@@ -12,6 +12,7 @@ from ml_collections import config_flags
 
 from configs.common import MAY_DIFFER, flatten
 from fixed_head_jax import experiment, sweep, train, workdir
+from fixed_head_jax.checkpoint import has_checkpoint
 from fixed_head_jax.interval_log import NonFiniteLossError
 
 EXIT_BAD_INPUT, EXIT_NON_FINITE, EXIT_STOPPED = 2, 3, 75
@@ -31,7 +32,8 @@ class BadInput(Exception):
 def build(config, folder, for_training):
     """Checks the config and claims its folder, before anything is compiled."""
     try:
-        run = experiment.build(config, read_weights=for_training)
+        is_new = for_training and not has_checkpoint(folder)
+        run = experiment.build(config, read_weights=is_new)
         workdir.claim(folder, flatten(config), MAY_DIFFER)
         return run
     except (ValueError, OSError) as error:

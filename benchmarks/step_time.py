@@ -19,14 +19,14 @@ import time
 from pathlib import Path
 
 PEER_SCRIPT = Path(__file__).resolve().parents[2] / "shared" / "bench" / "torch_train_step.py"
-# The peer's name of a model: ours, batch, resolution in pixels.
+# Our name of a model: the peer's, batch, resolution in pixels.
 MODELS = {
     "resnet18": ("resnet18", 32, 96),
     "resnet50": ("resnet50", 32, 96),
     "mobilenet_v2": ("mobilenet_v2", 32, 96),
     "shufflenet_v2_x0_5": ("shufflenet_v2_x0_5", 32, 96),
     "inception_v4": ("inception_v4", 8, 139),
-    "deit_small_patch16_224": ("deit_small", 8, 224),
+    "deit_small": ("deit_small_patch16_224", 8, 224),
 }
 
 
@@ -124,19 +124,19 @@ def compare(name: str, options: argparse.Namespace) -> dict:
     import flax
     import jax
 
-    backbone, batch, resolution = MODELS[name]
+    peer_name, batch, resolution = MODELS[name]
     sizes = {
         "batch": options.batch or batch,
         "resolution": options.resolution or resolution,
         "classes": options.classes,
     }
-    step, state = make_step(backbone, **sizes)
+    step, state = make_step(name, **sizes)
     ours, torch_ms, others, peer = [], [], [], {}
     for _ in range(options.rounds):
         start = clocks()
         times, state = time_ours(step, state, options.steps)
         middle = clocks()
-        peer = time_peer(name, sizes, options)
+        peer = time_peer(peer_name, sizes, options)
         ours.append(statistics.median(times))
         torch_ms.append(peer["median_ms"])
         others.append([others_percent(start, middle), others_percent(middle, clocks())])

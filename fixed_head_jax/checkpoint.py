@@ -83,6 +83,11 @@ class Checkpoints:
         self._manager.close()
 
 
+def has_checkpoint(workdir: str | Path) -> bool:
+    """Returns whether there is a whole checkpoint in `workdir`."""
+    return any(step.name.isdigit() for step in (Path(workdir) / "checkpoints").glob("*"))
+
+
 def read_variables(workdir: str | Path) -> dict[str, Any]:
     """Reads the variables of the last checkpoint in `workdir`, whatever model they are of.
 
@@ -90,20 +95,20 @@ def read_variables(workdir: str | Path) -> dict[str, Any]:
         {"params", "batch_stats"?, "fixed"?} as numpy arrays; averages where the run kept them.
 
     Raises:
-        ValueError: if there is no checkpoint.
+        ValueError: if there is no checkpoint, or it is damaged.
     """
-    path = (Path(workdir) / "checkpoints").absolute()
-    if not path.is_dir():
+    if not has_checkpoint(workdir):
         raise ValueError(f"{str(workdir)!r} holds no checkpoint; name a run's workdir or a file")
+    path = (Path(workdir) / "checkpoints").absolute()
     handlers = {"state": ocp.StandardCheckpointHandler(), "host": ocp.JsonCheckpointHandler()}
     with ocp.CheckpointManager(path, item_handlers=handlers) as manager:
         step = manager.latest_step()
-        if step is None:
-            raise ValueError(
-                f"{str(workdir)!r} holds no whole checkpoint yet; let its run save one"
-            )
-        saved = manager.item_metadata(step)["state"]
-        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        state = manager.restore(step, args=items)["state"]
-    return {"params": state["params"], **state["model_state"], **state["ema"]}
+        try:
+            saved = manager.item_metadata(step)["state"]
+            target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            state = manager.restore(step, args=items)["state"]
+            return {"params": state["params"], **state["model_state"], **state["ema"]}
+        except Exception as error:  # orbax and tensorstore raise many kinds on damaged files
+            reason = type(error).__name__
+            raise ValueError(f"checkpoint {step} in {str(path)!r} is damaged ({reason})") from error

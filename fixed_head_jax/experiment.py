@@ -38,7 +38,7 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
 
     Args:
         config: every key of `configs/common.py`.
-        read_weights: whether to read what `init_from` names.
+        read_weights: whether to read what `init_from` names; a resumed run does without.
 
     Raises:
         ValueError: on anything the config gets wrong, in one line.
@@ -81,11 +81,7 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     train_step = make_train_step(
         loss, tx, augment, schedule, config.seed, config.accumulation_steps, config.ema_decay
     )
-    initial = {}
-    if config.init_from and read_weights:
-        weights, rng = pretrained.load(config.init_from, model), jax.random.key(config.seed)
-        shape = source.image_shape
-        initial = pretrained.from_torch(weights, model, shape, skip=config.init_skip, rng=rng)
+    initial = _initial_variables(config, model, source.image_shape) if read_weights else {}
     return Run(
         config, mesh, train_data, eval_data, train_step,
         make_eval_step(model, eval_augment), create_state, initial, total_steps,
@@ -96,6 +92,16 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
 _RISING_METRICS = ("accuracy", "top5_accuracy")  # of the evaluators: larger is better
 _DATA_KEYS = ("first_classes", "image_size", "placement", "num_threads")
 _OPTION_KEYS = ("backbone_options", "head_options", "pool_options")
+
+
+def _initial_variables(config, model, image_shape):
+    """Returns the variables that `init_from` gives, or none."""
+    if not config.init_from:
+        if config.init_skip:
+            raise ValueError(f"init_skip={config.init_skip!r} needs init_from: nothing is loaded")
+        return {}
+    weights, rng = pretrained.load(config.init_from, model), jax.random.key(config.seed)
+    return pretrained.from_torch(weights, model, image_shape, skip=config.init_skip, rng=rng)
 
 
 def _options(config: ConfigDict) -> dict:

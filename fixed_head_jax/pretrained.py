@@ -1,10 +1,6 @@
 """Weights in and out of PyTorch: state dicts <-> variables, exactly.
 
-Submodules are named as in torchvision and timm, so one rule converts every backbone: the path of
-a variable, joined by dots, with `kernel` and a norm's `scale` called weight, `mean` and `var`
-called running_mean and running_var, and `head` called what the backbone's `torch_head` says.
-
-    python -m fixed_head_jax.pretrained convert IN OUT --backbone=resnet50
+python -m fixed_head_jax.pretrained convert IN OUT --backbone=resnet50
 """
 
 import argparse
@@ -22,17 +18,13 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from fixed_head_jax.backbones import BACKBONES
+from fixed_head_jax.backbones.inception_v4 import InceptionV4
 from fixed_head_jax.checkpoint import read_variables
 from fixed_head_jax.model import Classifier, get_model
-from fixed_head_jax.weight_files import read_weights, unwrap
+from fixed_head_jax.torch_names import axes_of, name_of, plain_names, to_detectron2
+from fixed_head_jax.weight_files import read_weights
+from fixed_head_jax.workdir import read_config
 
-_TORCH_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "mean": "running_mean",
-    "var": "running_var",
-}
-_TORCH_AXES = {4: (3, 2, 0, 1), 2: (1, 0)}  # of a kernel [kh, kw, in, out] or [in, out]
 _SHOWN = 8  # names that an error lists of each kind
 
 
@@ -47,11 +39,9 @@ def from_torch(
 ) -> dict[str, Any]:
     """Converts a torch state dict to the variables of a model.
 
-    Takes the names of torchvision and timm, also inside a training checkpoint ("state_dict"), with
-    `module.` in front, with the `backbone.` of a Self-Classifier release, or with `shortcut` for
-    `downsample` (the STL-10 ResNet-18 of Shalev et al.). Counters of batches are dropped; of a
-    classifier with 1,001 rows for 1,000 classes, the first row (the background class of the older
-    Inception v4 file) is.
+    Takes the names of torchvision and timm and those of upstream releases, see
+    `torch_names.plain_names`. Of an Inception v4 classifier with 1,001 rows for 1,000 classes, the
+    first row (the background class of the older file) is dropped.
 
     Args:
         state_dict: torch name -> array (numpy, or anything `np.asarray` takes).
@@ -68,11 +58,9 @@ def from_torch(
 
     Raises:
         ValueError: one, that lists what is missing, unexpected and of another shape; or a pattern
-            of `skip` matches no name.
+            of `skip` is none, or matches no name.
     """
-    patterns = [*skip, *([r"^head\."] if skip_head else [])]
-    given = _normalize(state_dict, model.backbone.torch_head)
-
+    given = plain_names(state_dict, model.backbone.torch_head)
     shape = (image_size, image_size, 3) if isinstance(image_size, int) else image_size
 
     def init(rng):
@@ -80,18 +68,17 @@ def from_torch(
 
     rng = jax.random.key(0) if rng is None else rng
     expected = traverse_util.flatten_dict(jax.eval_shape(init, rng))
-    names = {path: _name(path) for path in expected}
-    for pattern in skip:
-        if not any(re.search(pattern, name) for name in (*given, *names.values())):
-            raise ValueError(f"skip pattern {pattern!r} matches no name; e.g. {next(iter(given))}")
-    kept = {path: name for path, name in names.items() if not _matches(patterns, name)}
-    given = {name: value for name, value in given.items() if not _matches(patterns, name)}
+    names = {path: name_of(path) for path in expected}
+    skipped = _matcher(skip, [*given, *names.values()], skip_head)
+    kept = {path: name for path, name in names.items() if not skipped(name)}
+    given = {name: value for name, value in given.items() if not skipped(name)}
     shapes = {kept[path]: _torch_shape(path, expected[path].shape) for path in kept}
-    _drop_background(given, shapes)
+    if isinstance(model.backbone, InceptionV4):
+        _drop_background(given, shapes)
     _check(given, shapes)
     variables = {} if len(kept) == len(names) else traverse_util.flatten_dict(jax.jit(init)(rng))
     for path, name in kept.items():
-        value = given[name].transpose(np.argsort(_torch_axes(path, given[name].ndim)))
+        value = given[name].transpose(np.argsort(axes_of(path, given[name].ndim)))
         variables[path] = jnp.asarray(value, expected[path].dtype)
     return traverse_util.unflatten_dict(variables)
 
@@ -99,8 +86,8 @@ def from_torch(
 def to_torch(variables: Mapping[str, Any], model: Classifier) -> dict[str, np.ndarray]:
     """Converts variables to a torch state dict: the exact inverse of `from_torch`.
 
-    Counters of batches (`num_batches_tracked`) are left out; torch fills them in. The stored
-    class vectors of a fixed head go where its classifier's weight is.
+    Counters of batches (`num_batches_tracked`) are left out; torch fills them in. Stored class
+    vectors are `fixed_weight` of the classifier.
 
     Args:
         variables: of `model`.
@@ -111,34 +98,10 @@ def to_torch(variables: Mapping[str, Any], model: Classifier) -> dict[str, np.nd
     """
     state_dict = {}
     for path, value in traverse_util.flatten_dict(variables).items():
-        name = re.sub(r"^head\.", f"{model.backbone.torch_head}.", _name(path))
-        value = np.asarray(value).transpose(_torch_axes(path, np.ndim(value)))
+        name = re.sub(r"^head\.", f"{model.backbone.torch_head}.", name_of(path))
+        value = np.asarray(value).transpose(axes_of(path, np.ndim(value)))
         state_dict[name] = np.ascontiguousarray(value)
     return state_dict
-
-
-def to_detectron2(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Renames a ResNet's state dict to detectron2's R-50 layout, without the classifier.
-
-    `layerK` becomes `res(K + 1)`, everything outside the stages gets `stem.` in front, `bnK`
-    becomes `convK.norm`, `downsample.0` and `.1` become `shortcut` and `shortcut.norm`. Pickled
-    to a .pkl file, the result is what detectron2's MODEL.WEIGHTS takes.
-
-    Raises:
-        ValueError: if the names are not those of a ResNet.
-    """
-    if "layer4.0.conv1.weight" not in state_dict:
-        raise ValueError("state_dict has no layer4.0.conv1.weight; detectron2 needs a ResNet")
-    renamed = {}
-    for name, value in state_dict.items():
-        if name.startswith("fc."):
-            continue
-        name = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", name)
-        name = name if name.startswith("res") else f"stem.{name}"
-        name = re.sub(r"\bbn(\d)", r"conv\1.norm", name)
-        name = name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
-        renamed[name] = value
-    return {"model": renamed, "__author__": "fixed_head_jax", "matching_heuristics": True}
 
 
 def load(source: str | Path, model: Classifier) -> dict[str, Any]:
@@ -154,48 +117,31 @@ def load(source: str | Path, model: Classifier) -> dict[str, Any]:
     return read_weights(source)
 
 
-def _normalize(state_dict, torch_head):
-    """Returns plain names -> arrays, the classifier's called "head", without batch counters."""
-    given = {}
-    for name, value in unwrap(state_dict).items():
-        name = re.sub(r"(^|\.)module\.", r"\1", name)
-        name = re.sub(r"^backbone\.", "", name)
-        name = re.sub(r"\bshortcut\.", "downsample.", name)
-        name = re.sub(rf"^{re.escape(torch_head)}\.", "head.", name)
-        name = re.sub(r"^(mlp_head|cls_\d+)\.", r"head.\1.", name)
-        if not name.endswith("num_batches_tracked"):
-            given[name] = np.asarray(value)
-    return given
-
-
-def _name(path):
-    """Returns the torch name of a variable: its path is (collection, part, submodules..., leaf)."""
-    _, part, *modules, leaf = path
-    if part == "head":
-        return ".".join(["head", *modules, "weight" if leaf == "kernel" else leaf])
-    prefix = [] if part == "backbone" else [part]
-    return ".".join([*prefix, *modules, _TORCH_LEAVES.get(leaf, leaf)])
-
-
-def _torch_axes(path, ndim):
-    """Returns the order of the axes in torch: kernels are [out, in, kh, kw] or [out, in] there."""
-    return _TORCH_AXES[ndim] if path[-1] == "kernel" else tuple(range(ndim))
+def _matcher(patterns, names, skip_head):
+    """Returns the function that says whether a name is skipped."""
+    if isinstance(patterns, str):
+        raise ValueError(f"skip={patterns!r} is a string; pass a sequence: ({patterns!r},)")
+    for pattern in patterns:
+        try:
+            # A head may have no variables; to leave it out is no mistake then.
+            found = any(re.search(pattern, name) for name in (*names, "head.weight", "head.bias"))
+        except re.error as error:
+            raise ValueError(f"skip pattern {pattern!r} is no pattern: {error}") from error
+        if not found:
+            raise ValueError(f"skip pattern {pattern!r} matches no name; e.g. {names[0]}")
+    patterns = [*patterns, *([r"^head\."] if skip_head else [])]
+    return lambda name: any(re.search(pattern, name) for pattern in patterns)
 
 
 def _torch_shape(path, shape):
-    return tuple(shape[axis] for axis in _torch_axes(path, len(shape)))
-
-
-def _matches(patterns, name):
-    return any(re.search(pattern, name) for pattern in patterns)
+    return tuple(shape[axis] for axis in axes_of(path, len(shape)))
 
 
 def _drop_background(given, shapes):
     """Drops the first row of a classifier with 1,001 rows where the model has 1,000."""
     for name in ("head.weight", "head.bias"):
-        if shapes.get(name, ())[:1] == (1000,) and given.get(name, np.empty(0)).shape[:1] == (
-            1001,
-        ):
+        rows = given[name].shape[:1] if name in given else ()
+        if (shapes.get(name, ())[:1], rows) == ((1000,), (1001,)):
             given[name] = given[name][1:]
 
 
@@ -225,45 +171,66 @@ def _list(names):
 
 
 def convert(
-    source: str, target: str, backbone: str, image_size: int = 224, channels: int = 3
+    source: str,
+    target: str,
+    backbone: str,
+    image_size: int = 224,
+    channels: int = 3,
+    skip: Sequence[str] = (),
 ) -> int:
-    """Checks weights against a backbone and writes them under their plain torch names.
+    """Writes weights under their plain torch names: a file after a check, or a run's variables.
 
     Args:
         source: a weights file or a workdir.
         target: .safetensors, or .pkl for detectron2's layout.
-        backbone: a name of `BACKBONES`; the classifier is kept if it is a weight with or without
-            a bias, and left out otherwise.
-        image_size: side of the images in pixels.
-        channels: of the images.
+        backbone: a name of `BACKBONES`. A file's classifier is kept if it is a weight with or
+            without a bias, and left out otherwise.
+        image_size: side in pixels of the images that a file is checked for.
+        channels: of these images.
+        skip: patterns of names to leave out.
 
     Returns:
         The number of arrays written.
 
     Raises:
-        ValueError: if the weights do not fit, or on another kind of target.
+        ValueError: if the weights do not fit, or `target` cannot be written.
     """
     if Path(target).suffix not in (".safetensors", ".pkl"):
         raise ValueError(f"OUT {target!r} must end in .safetensors, or .pkl for detectron2")
+    if not Path(target).absolute().parent.is_dir():
+        raise ValueError(f"the folder of OUT {target!r} does not exist; create it")
     model = get_model(2, backbone)
+    torch_head = model.backbone.torch_head
     state_dict = load(source, model)
-    given = _normalize(state_dict, model.backbone.torch_head)
+    skipped = _matcher(skip, list(plain_names(state_dict, torch_head)), skip_head=False)
+    if Path(source).is_dir():
+        theirs = read_config(source).get("model.backbone")
+        if theirs != backbone:
+            raise ValueError(f"{source!r} is a run of {theirs}, not of {backbone}; name that one")
+    else:
+        state_dict = _checked(state_dict, model, backbone, (image_size, image_size, channels), skip)
+    named = {name: re.sub(rf"^{re.escape(torch_head)}\.", "head.", name) for name in state_dict}
+    state_dict = {name: state_dict[name] for name in named if not skipped(named[name])}
+    if Path(target).suffix == ".pkl":
+        Path(target).write_bytes(pickle.dumps(to_detectron2(state_dict)))
+    else:
+        save_file(state_dict, target)
+    return len(state_dict)
+
+
+def _checked(state_dict, model, backbone, shape, skip):
+    """Returns a file's state dict under its plain names, after checking it against the backbone."""
+    given = plain_names(state_dict, model.backbone.torch_head)
     head = {name for name in given if name.startswith("head.")}
     keep_head = head in ({"head.weight"}, {"head.weight", "head.bias"})
     if keep_head:
         rows = len(given["head.weight"])
-        options = {"use_bias": "head.bias" in head}
-        model = get_model(1000 if rows == 1001 else rows, backbone, head_options=options)
-    shape = (image_size, image_size, channels)
-    variables = from_torch(state_dict, model, shape, skip_head=not keep_head)
-    if not keep_head:
-        variables = {key: {"backbone": tree["backbone"]} for key, tree in variables.items()}
+        rows = 1000 if (backbone, rows) == ("inception_v4", 1001) else rows
+        model = get_model(rows, backbone, head_options={"use_bias": "head.bias" in head})
+    variables = from_torch(state_dict, model, shape, skip_head=not keep_head, skip=skip)
     converted = to_torch(variables, model)
-    if Path(target).suffix == ".pkl":
-        Path(target).write_bytes(pickle.dumps(to_detectron2(converted)))
-    else:
-        save_file(converted, target)
-    return len(converted)
+    torch_head = f"{model.backbone.torch_head}."
+    return {k: v for k, v in converted.items() if keep_head or not k.startswith(torch_head)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -273,15 +240,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("source", metavar="IN", help=".safetensors, .pth, .pt or a workdir")
     command.add_argument("target", metavar="OUT", help=".safetensors, or .pkl for detectron2")
     command.add_argument("--backbone", required=True, choices=BACKBONES)
-    command.add_argument("--image_size", type=int, default=224, help="pixels")
-    command.add_argument("--channels", type=int, default=3, help="of the images")
-    options = parser.parse_args(arguments)
+    command.add_argument("--image_size", type=int, default=224, help="pixels, of a file's images")
+    command.add_argument("--channels", type=int, default=3, help="of a file's images")
+    command.add_argument(
+        "--skip", action="append", default=[], help="pattern of names to leave out"
+    )
+    options = vars(parser.parse_args(arguments))
+    del options["command"]
     try:
-        sizes = (options.image_size, options.channels)
-        count = convert(options.source, options.target, options.backbone, *sizes)
-    except ValueError as error:
+        count = convert(**options)
+    except (ValueError, OSError) as error:
         sys.exit(f"pretrained: {error}")
-    print(f"{count} arrays of {options.backbone} in {options.target}")
+    print(f"{count} arrays of {options['backbone']} in {options['target']}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import subprocess
 import sys
+import types
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from fixed_head_jax import pretrained
 from fixed_head_jax.model import get_model
-from fixed_head_jax.weight_files import read_weights
+from fixed_head_jax.weight_files import CONVERSION, read_weights
 from tests.golden.generate import CASES, images, weight
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -148,10 +150,13 @@ def test_names_are_torch_names():
         lambda d: {"state_dict": d, "epoch": 3},
         lambda d: {"state_dict": {}, "state_dict_ema": {f"module.{k}": v for k, v in d.items()}},
         lambda d: {f"module.backbone.{key}": value for key, value in d.items()},
-        lambda d: {f"backbone.module.{key}": value for key, value in d.items()},
+        lambda d: {
+            "feat_state_dict": {key: value for key, value in d.items() if "linear" not in key},
+            "fc_state_dict": {key[7:]: value for key, value in d.items() if "linear" in key},
+        },
         lambda d: d | {"bn1.num_batches_tracked": np.array(7)},
     ],
-    ids=["parallel", "checkpoint", "ema", "self-classifier", "t-vMF stage 2", "counters"],
+    ids=["parallel", "checkpoint", "ema", "self-classifier", "t-vMF", "counters"],
 )
 def test_wrappings_of_releases(wrap):
     back = pretrained.to_torch(pretrained.from_torch(wrap(small_dict()), SMALL, 8), SMALL)
@@ -211,12 +216,15 @@ def test_skipped_parts_stay_at_their_initial_values():
         pretrained.from_torch(given, SMALL, 8, skip=("layer9",))
 
 
+@pytest.mark.slow
 def test_background_row_of_the_old_inception_file_is_dropped():
-    wide = get_model(1000, "resnet20")
-    given = small(**{"linear.weight": np.ones((1001, 64)), "linear.bias": np.arange(1001.0)})
-    head = pretrained.from_torch(given, wide, 8)["params"]["head"]
-    assert head["kernel"].shape == (64, 1000)
-    np.testing.assert_array_equal(head["bias"], np.arange(1, 1001))
+    given = state_dict("inception_v4")
+    old = dict(given)
+    for key in ("last_linear.weight", "last_linear.bias"):
+        old[key] = np.concatenate([np.full_like(given[key][:1], 7), given[key]])
+    head = pretrained.from_torch(old, model("inception_v4"), 107)["params"]["head"]
+    np.testing.assert_array_equal(head["kernel"], given["last_linear.weight"].T)
+    np.testing.assert_array_equal(head["bias"], given["last_linear.bias"])
 
 
 def test_half_precision_becomes_float32():
@@ -224,15 +232,38 @@ def test_half_precision_becomes_float32():
     assert pretrained.from_torch(given, SMALL, 8)["params"]["head"]["bias"].dtype == jnp.float32
 
 
-def test_fixed_vectors_take_the_place_of_the_classifier():
+def test_learned_weights_never_take_the_place_of_fixed_vectors():
     fixed = get_model(3, "resnet20", "orthogonal")
     variables = fixed.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
     exported = pretrained.to_torch(variables, fixed)
-    np.testing.assert_array_equal(exported["linear.weight"], variables["fixed"]["head"]["kernel"].T)
+    kernel = variables["fixed"]["head"]["kernel"]
+    np.testing.assert_array_equal(exported["linear.fixed_weight"], kernel.T)
     back = pretrained.from_torch(exported, fixed, 8)
-    np.testing.assert_array_equal(
-        back["fixed"]["head"]["kernel"], variables["fixed"]["head"]["kernel"]
-    )
+    np.testing.assert_array_equal(back["fixed"]["head"]["kernel"], kernel)
+    with pytest.raises(ValueError, match="missing: head.fixed_weight; unexpected: head.weight"):
+        pretrained.from_torch(small_dict(), fixed, 8)
+
+
+@pytest.mark.parametrize(
+    "changes, options, message",
+    [
+        ({}, {"skip": "^head"}, "is a string; pass a sequence"),
+        ({}, {"skip": ("(",)}, "is no pattern"),
+        ({"module.conv1.weight": np.zeros((16, 3, 3, 3))}, {}, "hold 'conv1.weight' twice"),
+        ({"linear.weight": np.zeros((1001, 64))}, {}, "shape: head.weight"),
+        ({3: np.zeros(3)}, {}, "unexpected: 3"),
+    ],
+)
+def test_mistakes(changes, options, message):
+    with pytest.raises(ValueError, match=message):
+        pretrained.from_torch({**small_dict(), **changes}, SMALL, 8, **options)
+
+
+def test_head_may_be_skipped_where_there_is_none():
+    identity = get_model(3, "resnet20", "identity")
+    backbone = {key: value for key, value in small_dict().items() if "linear" not in key}
+    variables = pretrained.from_torch(backbone, identity, 8, skip=("^head",))
+    assert set(variables["params"]) == {"backbone"}
 
 
 def test_detectron2_names():
@@ -307,7 +338,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         read_weights(tmp_path / "nothing.safetensors")
     (tmp_path / "weights.npz").write_bytes(b"")
-    with pytest.raises(ValueError, match="neither .safetensors nor .pth/.pt"):
+    with pytest.raises(ValueError, match="neither .safetensors nor .pth, .pt"):
         read_weights(tmp_path / "weights.npz")
 
 
@@ -333,6 +364,25 @@ def test_pickles_are_never_executed(tmp_path, monkeypatch):
     assert not touched.exists()
 
 
+def test_torch_reads_weights_alone(tmp_path, monkeypatch):
+    """With a stand-in for torch: the flag that forbids code, and one clear line for its errors."""
+    calls = []
+
+    def load(path, **options):
+        calls.append(options)
+        raise pickle.UnpicklingError("Unsupported global: GLOBAL utils.Queue was not an allowed")
+
+    stub = types.SimpleNamespace(load=load, Tensor=np.ndarray)
+    monkeypatch.setitem(sys.modules, "torch", stub)
+    (tmp_path / "weights.pth.tar").write_bytes(b"")
+    with pytest.raises(ValueError, match="Python object, utils.Queue, and not weights alone"):
+        read_weights(tmp_path / "weights.pth.tar")
+    assert calls == [{"map_location": "cpu", "weights_only": True}]
+    stub.load = lambda path, **options: [1, 2]
+    with pytest.raises(ValueError, match="damaged, or not a file of weights"):
+        read_weights(tmp_path / "weights.pth.tar")
+
+
 def test_torch_files(tmp_path):
     torch = pytest.importorskip("torch", reason="reads .pth through torch")
     tensors = {key: torch.from_numpy(value.copy()) for key, value in small_dict().items()}
@@ -342,6 +392,11 @@ def test_torch_files(tmp_path):
     content = (tmp_path / "weights.pth").read_bytes()
     (tmp_path / "truncated.pth").write_bytes(content[: len(content) // 2])
     torch.save([1, 2], tmp_path / "list.pth")
-    for name in ("truncated.pth", "list.pth"):
+    (tmp_path / "empty.pth").write_bytes(b"")
+    for name in ("truncated.pth", "list.pth", "empty.pth"):
         with pytest.raises(ValueError, match=name):
             read_weights(tmp_path / name)
+    source, target = tmp_path / "weights.pth", tmp_path / "converted.safetensors"
+    script = CONVERSION.split('"')[1]
+    subprocess.run([sys.executable, "-c", script, source, target], check=True)
+    assert set(load_file(target)) == set(small_dict())

@@ -177,7 +177,7 @@ def test_init_from_a_workdir_starts_where_that_run_ended(make_config, tmp_path):
 
     exported = str(tmp_path / "exported.safetensors")
     pretrained.convert(str(tmp_path / "source"), exported, "tiny", 8, channels=1)
-    weight = read_weights(exported)["linear.weight"]
+    weight = read_weights(exported)["linear.fixed_weight"]
     np.testing.assert_array_equal(weight.T, ended.model_state["fixed"]["head"]["kernel"])
 
 
@@ -186,10 +186,11 @@ def test_init_from_what_does_not_fit_is_refused(make_config, tmp_path):
     for overrides, message in (
         ({"init_from": str(tmp_path / "nothing.pth")}, "does not exist"),
         ({"init_from": str(tmp_path)}, "holds no checkpoint"),
-        ({"model.head": "hadamard"}, "missing: head.scale; unexpected: head.weight"),
+        ({"model.head": "hadamard"}, "missing: head.scale; unexpected: head.fixed_weight"),
+        ({"init_from": "", "init_skip": ("^head",)}, "needs init_from"),
         ({"init_skip": ("layer7",)}, "skip pattern 'layer7' matches no name"),
     ):
-        config = make_config(**{"init_from": str(tmp_path / "source"), **overrides})
+        config = make_config(**({"init_from": str(tmp_path / "source")} | overrides))
         with pytest.raises(ValueError, match=message):
             experiment.build(config)
         experiment.build(config, read_weights=False)

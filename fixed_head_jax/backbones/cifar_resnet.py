@@ -1,7 +1,7 @@
 """Residual networks for small images: depth 6n + 2, 16, 32 and 64 channels.
 
-Parameters of the features: resnet20 269,072 ... resnet32 463,504 (see the tests for all). Works
-at any input size; 32 pixels give an 8x8 feature map.
+Parameters of the features: resnet20 269,072; resnet32 463,504; resnet44 657,936; resnet56 852,368.
+Works at any input size; 32 pixels give an 8x8 feature map.
 
 Source: He et al. 2016, section 4.2, https://arxiv.org/abs/1512.03385; `out_channels`: Qian 2020.
 """
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from fixed_head_jax.backbones.layers import (
     BatchNorm,
     Conv,
+    check_choice,
     check_out_channels,
     remat_block,
     resize_channels,
@@ -83,9 +84,7 @@ class CifarResNet(nn.Module):
 
     def __post_init__(self):
         for field in ("shortcut", "out_shortcut"):
-            if getattr(self, field) not in SHORTCUTS:
-                known = ", ".join(SHORTCUTS)
-                raise ValueError(f"unknown {field} {getattr(self, field)!r}; known: {known}")
+            check_choice(field, getattr(self, field), SHORTCUTS)
         check_out_channels(self.out_channels)
         super().__post_init__()
 

@@ -3,8 +3,9 @@
 densenet_bc_100_12: 100 layers, growth rate 12, 765,732 parameters of the features. Works at any
 input of at least 4 pixels; 32 pixels give an 8x8 map of 342 channels.
 
-Source: Huang et al. 2017, https://arxiv.org/abs/1608.06993, CIFAR networks. The identity head
-takes the first K of the 342 channels (Qian 2020), so there is no surgery.
+Source: Huang et al. 2017, https://arxiv.org/abs/1608.06993, CIFAR networks. There is no surgery:
+the identity head takes K of the 342 channels (Qian 2020), the last ones, since in the order [input,
+new] the first 150 pass the last block by.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from fixed_head_jax.backbones.layers import BatchNorm, Conv, average_pool, remat_block
+from fixed_head_jax.backbones.layers import (
+    BatchNorm,
+    Conv,
+    average_pool,
+    check_size,
+    remat_block,
+)
 
 BLOCKS = 3
 
@@ -70,6 +77,9 @@ class DenseNet(nn.Module):
         dtype: compute dtype.
         axis_name: mesh axis that batch statistics are averaged over, or None.
         remat: computes the layers again in the backward pass instead of storing their insides.
+
+    Raises:
+        ValueError: on images of fewer than 4 pixels a side, when called.
     """
 
     depth: int
@@ -105,6 +115,7 @@ class DenseNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
+        check_size(images, 4)
         conv = partial(Conv, dtype=self.dtype)
         norm = partial(BatchNorm, dtype=self.dtype, axis_name=self.axis_name)
         layer = partial(remat_block(DenseLayer, self.remat), self.growth_rate, conv, norm)

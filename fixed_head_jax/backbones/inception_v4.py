@@ -14,7 +14,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from fixed_head_jax.backbones.layers import BatchNorm, Conv, average_pool, max_pool, remat_block
+from fixed_head_jax.backbones.layers import (
+    BatchNorm,
+    Conv,
+    average_pool,
+    check_size,
+    max_pool,
+    remat_block,
+)
 from fixed_head_jax.initializers import uniform_fan_in
 
 # A branch is its name and its steps; a step is MAX, AVERAGE or the fields of a ConvUnit. The
@@ -144,6 +151,9 @@ class InceptionV4(nn.Module):
         axis_name: mesh axis that batch statistics are averaged over, or None.
         remat: computes the mixed blocks again in the backward pass instead of storing their
             insides.
+
+    Raises:
+        ValueError: on images of fewer than 75 pixels a side, when called.
     """
 
     dtype: Any = jnp.float32
@@ -164,6 +174,7 @@ class InceptionV4(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
+        check_size(images, 75)
         conv = partial(Conv, dtype=self.dtype, kernel_init=uniform_fan_in)
         norm = partial(BatchNorm, epsilon=1e-3, dtype=self.dtype, axis_name=self.axis_name)
         conv_unit = partial(ConvUnit, conv=conv, norm=norm)

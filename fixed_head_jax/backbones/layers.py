@@ -108,6 +108,7 @@ def _patches(x, size):
 
 def _shifted_sum(x, kernel, strides, padding):
     """Convolves every channel by itself: a multiply-add per tap of the kernel [kh, kw, C]."""
+    dtype, x, kernel = x.dtype, x.astype(jnp.float32), kernel.astype(jnp.float32)
     x = jnp.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
     height = x.shape[1] - kernel.shape[0] + 1
     width = x.shape[2] - kernel.shape[1] + 1
@@ -116,7 +117,7 @@ def _shifted_sum(x, kernel, strides, padding):
         * _row(kernel[row, column], x)
         for row, column in np.ndindex(kernel.shape[:2])
     ]
-    return sum(taps[1:], start=taps[0])
+    return sum(taps[1:], start=taps[0]).astype(dtype)
 
 
 def _pair(value):
@@ -231,6 +232,19 @@ def check_out_channels(out_channels: int | None) -> None:
     """Raises ValueError unless `out_channels` is None or a number of channels."""
     if out_channels is not None and out_channels < 1:
         raise ValueError(f"out_channels must be at least 1, got {out_channels}")
+
+
+def check_choice(field: str, value: str, known: tuple[str, ...]) -> None:
+    """Raises ValueError unless `value` is one of `known`."""
+    if value not in known:
+        raise ValueError(f"unknown {field} {value!r}; known: {', '.join(known)}")
+
+
+def check_size(images: Float[Array, "b h w c"], smallest: int) -> None:
+    """Raises ValueError if the images have fewer than `smallest` pixels on a side."""
+    if min(images.shape[1:3]) < smallest:
+        size = "x".join(map(str, images.shape[1:3]))
+        raise ValueError(f"images of {size} pixels are too small; use at least {smallest} a side")
 
 
 def resize_channels(x: Float[Array, "b h w c"], channels: int) -> Float[Array, "b h w d"]:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from fixed_head_jax.backbones.layers import (
     BatchNorm,
     Conv,
+    check_choice,
     check_out_channels,
     max_pool,
     remat_block,
@@ -25,6 +26,7 @@ from fixed_head_jax.backbones.layers import (
 )
 from fixed_head_jax.initializers import he_normal_fan_out, uniform_fan_in
 
+STEMS = ("imagenet", "stl")
 OUT_SHORTCUTS = ("pad", "projection", "none")
 
 
@@ -115,7 +117,8 @@ class ResNet(nn.Module):
         remat: computes the blocks again in the backward pass instead of storing their insides.
 
     Raises:
-        ValueError: on an unknown `out_shortcut` or `out_channels` below 1, at construction.
+        ValueError: on an unknown `stem` or `out_shortcut`, or `out_channels` below 1; at
+            construction.
     """
 
     block: type[nn.Module]
@@ -131,9 +134,8 @@ class ResNet(nn.Module):
     torch_head = "fc"  # name of the classifier in torch state dicts
 
     def __post_init__(self):
-        if self.out_shortcut not in OUT_SHORTCUTS:
-            known = ", ".join(OUT_SHORTCUTS)
-            raise ValueError(f"unknown out_shortcut {self.out_shortcut!r}; known: {known}")
+        check_choice("stem", self.stem, STEMS)
+        check_choice("out_shortcut", self.out_shortcut, OUT_SHORTCUTS)
         check_out_channels(self.out_channels)
         super().__post_init__()
 
