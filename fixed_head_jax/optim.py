@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from fixed_head_jax import lookup
+from fixed_head_jax import lookup, paths
 
 PlateauState = optax.contrib.ReduceLROnPlateauState
 Number = int | float
@@ -137,7 +137,10 @@ def make_optimizer(
     for key, value in {"weight_decay": weight_decay, "clip_norm": clip_norm}.items():
         if value < 0:
             raise ValueError(f"{key}={value} is negative; use 0 to switch it off")
-    undecayed, is_frozen = _match(params, "no_decay", no_decay), _match(params, "frozen", frozen)
+    undecayed, is_frozen = (
+        paths.match(params, "no_decay", no_decay),
+        paths.match(params, "frozen", frozen),
+    )
     if all(jax.tree.leaves(is_frozen)):
         raise ValueError(f"frozen={frozen!r} leaves no parameter to train; narrow the patterns")
     decayed = jax.tree.map(lambda no: not no, undecayed)
@@ -229,28 +232,10 @@ def _scale_by_plateau(plateau):
     return optax.GradientTransformation(lambda _: tx.init(jnp.zeros((), jnp.float32)), update)
 
 
-def _paths(params):
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves], treedef
-
-
-def _match(params, argument, patterns):
-    paths, treedef = _paths(params)
-    if isinstance(patterns, str):
-        raise ValueError(f"{argument}={patterns!r} is a string; pass a sequence: ({patterns!r},)")
-    for pattern in patterns:
-        if not any(re.search(pattern, path) for path in paths):
-            shown = ", ".join(paths[:4] + ["..."] * (len(paths) > 4))
-            raise ValueError(
-                f"{argument} pattern {pattern!r} matches no parameter; paths look like: {shown}"
-            )
-    return treedef.unflatten([any(re.search(p, path) for p in patterns) for path in paths])
-
-
 def _multipliers(params, lr_multipliers):
-    _match(params, "lr_multipliers", [pattern for pattern, _ in lr_multipliers])
-    paths, treedef = _paths(params)
-    chosen = [next((m for p, m in lr_multipliers if re.search(p, path)), 1.0) for path in paths]
+    paths.match(params, "lr_multipliers", [pattern for pattern, _ in lr_multipliers])
+    names, treedef = paths.flatten(params)
+    chosen = [next((m for p, m in lr_multipliers if re.search(p, name)), 1.0) for name in names]
     masks = {m: treedef.unflatten([c == m for c in chosen]) for m in dict.fromkeys(chosen)}
     return [optax.masked(optax.scale(m), mask) for m, mask in masks.items() if m != 1.0]
 

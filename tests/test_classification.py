@@ -33,3 +33,9 @@ def test_ties_are_broken_as_argmax_breaks_them():
     logits, mask = jnp.zeros((2, 3)), jnp.ones(2)
     sums = classification_sums(logits, jnp.asarray([0, 1], jnp.int32), mask)
     assert sums["correct"] == 1
+
+
+def test_a_model_that_diverged_is_never_right():
+    logits = jnp.array([[jnp.nan] * 6, [0, 1, 2, 3, 4, jnp.nan], [5, 0, 0, 0, 0, jnp.nan]])
+    sums = classification_sums(logits, jnp.asarray([0, 5, 0], jnp.int32), jnp.ones(3))
+    assert sums["correct"] == 0 and sums["correct_top5"] == 1

@@ -11,9 +11,11 @@ def classification_sums(
     """Sums over the examples of one batch; `mask` is 0 for padding, which may hold anything."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     true_logits = jnp.take_along_axis(logits, labels[:, None], axis=1)
-    # Classes ahead of the true one; ties count by index, as arg-max breaks them.
-    earlier = jnp.arange(logits.shape[1])[None, :] < labels[:, None]
-    rank = jnp.sum((logits > true_logits) | ((logits == true_logits) & earlier), axis=1)
+    # Classes ahead of the true one, or not comparable with it (NaN: a model that diverged is
+    # never right); ties count by index, as arg-max breaks them.
+    others = jnp.arange(logits.shape[1])[None, :] - labels[:, None]
+    ahead = ~(true_logits >= logits) | ((logits == true_logits) & (others < 0))
+    rank = jnp.sum(ahead & (others != 0), axis=1)
     valid = mask > 0
     return {
         "loss": jnp.sum(jnp.where(valid, losses, 0.0)),
