@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr
 
-from fixed_head_jax.backbones import BACKBONES
+from fixed_head_jax.backbones import BACKBONES, get_backbone
 from fixed_head_jax.heads import HEADS
 from fixed_head_jax.model import Classifier, get_model
 from fixed_head_jax.operations import walk
@@ -175,28 +175,44 @@ def _operations(trace):
 
 
 def cost_table(num_classes: int, image_size: int) -> str:
-    """Formats the cost of every backbone with every head; "-" where they do not go together."""
+    """Formats the cost of every backbone with every head; "-" where they do not go together.
+
+    "surgery" is the identity head on a backbone whose last convolution gives the class channels.
+    """
     titles = "backbone,head,parameters,in head (%),stored fixed,multiply-adds,checkpoint bytes"
     cells = [titles.split(",")]
     for backbone in BACKBONES:
-        try:
-            traces = _trace_parts(get_model(num_classes, backbone), image_size, 3)
-        except ValueError:  # not a size of images for this backbone
-            traces = None
+        whole = _traces_or_none(num_classes, image_size, backbone, {})
         for head in HEADS:
-            cells.append([backbone, head, *_cost_cells(traces, num_classes, backbone, head)])
+            cells.append([backbone, head, *_cost_cells(whole, num_classes, backbone, head)])
+        if hasattr(get_backbone(backbone), "out_channels"):
+            cut = _traces_or_none(num_classes, image_size, backbone, {"out_channels": num_classes})
+            cells.append([backbone, "surgery", *_number_cells(cut and {**cut, "head": None})])
     return markdown(cells)
+
+
+def _traces_or_none(num_classes, image_size, backbone, options):
+    try:
+        model = get_model(num_classes, backbone, backbone_options=options)
+        return _trace_parts(model, image_size, 3)
+    except ValueError:  # not a size of images for this backbone
+        return None
 
 
 def _cost_cells(traces, num_classes, backbone, head):
     try:
         module = get_model(num_classes, backbone, head).head
     except ValueError:  # more classes than the head can tell apart
-        module = None
-    if traces is None or module is None:
+        return _number_cells(None)
+    return _number_cells(traces and {**traces, "head": _trace(module, traces["pool"].output)})
+
+
+def _number_cells(traces):
+    """Formats the costs of traces, of which the head may be None: nothing after the pooling."""
+    if traces is None:
         return ["-"] * 5
-    cost = _costs(traces | {"head": _trace(module, traces["pool"].output)})
-    share = 100 * cost["parts"]["head"]["params"] / cost["params"]
+    cost = _costs({name: trace for name, trace in traces.items() if trace is not None})
+    share = 100 * cost["parts"].get("head", {"params": 0})["params"] / cost["params"]
     keys = ("fixed", "multiply_adds", "checkpoint_bytes")
     return [f"{cost['params']:,}", f"{share:.2f}", *(f"{cost[key]:,}" for key in keys)]
 

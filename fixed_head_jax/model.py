@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from fixed_head_jax.backbones import get_backbone
 from fixed_head_jax.heads import get_head
@@ -32,6 +32,18 @@ class Classifier(nn.Module):
         feature_map = self.backbone(images, train).astype(jnp.float32)
         features = self.pool(feature_map)
         return {"feature_map": feature_map, "features": features, "logits": self.head(features)}
+
+    def training_logits(
+        self, logits: Float[Array, "b k"], labels: Int[Array, "b"]
+    ) -> Float[Array, "b k"]:
+        """Returns what the training loss takes instead of `logits`.
+
+        A head with a margin has a pure method `training_logits(logits, labels)`, which lowers the
+        logit of each label; every other head leaves the logits as they are. Accuracy and
+        evaluation take the logits themselves.
+        """
+        lower = getattr(self.head, "training_logits", None)
+        return logits if lower is None else lower(logits, labels)
 
 
 def get_model(
@@ -68,7 +80,9 @@ def get_model(
     options = {**(backbone_options or {}), "axis_name": axis_name}
     backbone_module = get_backbone(backbone, **options)
     pool_module = get_pool(pool, **(pool_options or {}))
-    head_module = get_head(head, num_classes=num_classes, **(head_options or {}))
+    defaults = getattr(backbone_module, "head_defaults", {}).get(head, {})
+    head_options = {**defaults, **(head_options or {})}
+    head_module = get_head(head, num_classes=num_classes, **head_options)
     dim = pool_module.num_features(backbone_module.num_features)
     if dim is not None:
         head_module.check_capacity(dim)

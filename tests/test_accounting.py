@@ -194,10 +194,10 @@ def test_parts_add_up_to_the_model(name):
 @pytest.mark.parametrize("head", HEADS)
 def test_heads(head):
     part = count("resnet10", 100, head, 32)["parts"]["head"]
-    stored = 512 * 100 if head in ("random", "orthogonal") else 0
+    stored = 512 * 100 if head in ("random", "orthogonal", "simplex_etf") else 0
     assert part["fixed"] == stored
     assert part["checkpoint_bytes"] == 4 * (stored + part["params"])
-    if head != "identity":
+    if head in ("linear", "random", "orthogonal", "cosine", "arcface"):
         assert part["multiply_adds"] >= 512 * 100
 
 
@@ -344,6 +344,7 @@ def test_command(monkeypatch, capsys):
     cost = count("resnet20", 100, "orthogonal", 32)
     numbers = [f"{cost[key]:,}" for key in ("fixed", "multiply_adds", "checkpoint_bytes")]
     assert table["resnet20", "orthogonal"] == ["269,172", "0.04", *numbers]
+    assert table["resnet20", "surgery"][:3] == ["289,880", "0.00", "0"]  # 484,312 less 194,432
     assert table["resnet18", "102"] == ["16.8335", "16.83"]
     assert table["resnet18", "1,814,073,344"] == (
         "1,822,177,768 1.82G 118,013,952 118M 512,000 512K 0.0281 0.03".split()

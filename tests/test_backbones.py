@@ -76,6 +76,14 @@ COUNT_OF_FEATURES = {
 }
 
 
+def map_side(name, size):
+    """Returns the side of the feature map of square images."""
+    if name in ("inception_v4", "vit_tiny", "vit_small", "vit_base", "deit_tiny", "deit_small"):
+        return 2 if (name, size) == ("inception_v4", 128) else 1
+    cifar = ("resnet20", "resnet32", "resnet44", "resnet56", "densenet_bc_100_12")
+    return size // (4 if name in cifar else 8 if name == "stl_resnet18" else 32)
+
+
 @cache
 def shapes(name, size=32, channels=3, **options):
     """Returns the shapes of the output and of the variables, without computing anything."""
@@ -93,6 +101,7 @@ def count(name, **options):
 def test_contract(name):
     for size in (96, 128):
         feature_map, variables = shapes(name, size)
+        assert feature_map.shape[1:3] == (map_side(name, size),) * 2
         assert feature_map.shape[0] == 2 and feature_map.shape[-1] == COUNT_OF_FEATURES[name]
         assert feature_map.shape[-1] == get_backbone(name).num_features
         assert feature_map.dtype == jnp.float32
@@ -326,6 +335,9 @@ def test_every_lowering_gives_the_plain_convolution(
         results[platform] = (y, *vjp(jax.random.normal(keys[2], y.shape)))
     for ours, plain in zip(results["cpu"], results["gpu"], strict=True):
         np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
+    halves = convolve(*(a.astype(jnp.bfloat16) for a in (x, kernel)), *arguments[:3], "cpu")
+    assert halves.dtype == jnp.bfloat16
+    np.testing.assert_allclose(halves.astype(jnp.float32), results["gpu"][0], atol=0.1)
     text = str(
         jax.make_jaxpr(convolve, static_argnums=(2, 3, 4, 5))(x, kernel, *arguments[:3], "cpu")
     )

@@ -112,7 +112,190 @@ def test_identity():
         frames.identity(None, 5, 6)
 
 
-@pytest.mark.parametrize("frame", [frames.random_integers, frames.orthogonal])
+# Polytopes.
+
+
+def gram(frame):
+    frame = np.asarray(frame, np.float64)
+    return frame.T @ frame
+
+
+def num_distinct(frame):
+    return len(np.unique(np.asarray(frame).T, axis=0))
+
+
+def signs(rows):
+    return np.array([[1 if sign == "+" else -1 for sign in row] for row in rows.split()])
+
+
+PERNICI_4 = [
+    [0.96225045, -0.19245009, -0.19245009],
+    [-0.19245009, 0.96225045, -0.19245009],
+    [-0.19245009, -0.19245009, 0.96225045],
+    [-0.57735027, -0.57735027, -0.57735027],
+]
+KASARLA_4 = [
+    [1, 0, 0],
+    [-0.33333333, 0.94280904, 0],
+    [-0.33333333, -0.47140452, 0.81649658],
+    [-0.33333333, -0.47140452, -0.81649658],
+]
+ETF_4 = np.eye(4) * (0.86602540 + 0.28867513) - 0.28867513
+
+
+@pytest.mark.parametrize(
+    "frame, expected, logits",
+    [
+        (frames.simplex, PERNICI_4, [0, 1.15470054, 2.30940108, -3.46410162]),
+        (frames.max_separation, KASARLA_4, [1, 1.55228475, 1.17334737, -3.72563212]),
+        (frames.max_separation, [[1, 0], [-0.5, 0.86602540], [-0.5, -0.86602540]], None),
+        (frames.simplex_etf, ETF_4, [-1.73205081, -0.57735027, 0.57735027, 1.73205081]),
+        (
+            frames.orthoplex_shuffled,
+            [*np.eye(4), [-1, 0, 0, 0], [0, -1, 0, 0]],
+            [1, 2, 3, 4, -1, -2],
+        ),
+        (frames.orthoplex_shuffled, [*np.eye(3), *-np.eye(3)], None),
+        (frames.orthoplex, np.kron(np.eye(4)[:3], [[1], [-1]]), [1, -1, 2, -2, 3, -3]),
+        (frames.cube, signs("++++ +++- ++-+ ++-- +-++ +-+-") / 2, [5, 1, 2, -2, 3, -1]),
+        (frames.cube, signs("+++ ++- +-+ +-- -++ -+- --+ ---") / 3**0.5, None),
+    ],
+)
+def test_worked_numbers(frame, expected, logits):
+    num_classes, dim = np.shape(expected)
+    kernel = np.asarray(frame(None, dim, num_classes))
+    np.testing.assert_allclose(kernel.T, expected, atol=1e-7)
+    if logits is not None:
+        np.testing.assert_allclose(np.arange(1, dim + 1) @ kernel, logits, atol=1e-6)
+
+
+SIMPLICES = (frames.simplex, frames.max_separation, frames.simplex_etf)
+
+
+@pytest.mark.parametrize("frame", SIMPLICES)
+@pytest.mark.parametrize("num_classes", [2, 4, 100])
+def test_simplex(frame, num_classes):
+    kernel = frame(None, num_classes - 1, num_classes)
+    others = -1 / (num_classes - 1)
+    expected = np.eye(num_classes) * (1 - others) + others
+    np.testing.assert_allclose(gram(kernel), expected, atol=1e-6)
+    np.testing.assert_allclose(np.sum(kernel, axis=1), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dim, num_classes", [(7, 4), (4, 4), (3, 4), (1, 2)])
+def test_simplex_etf_draws_its_orientation(dim, num_classes):
+    kernel = np.asarray(frames.simplex_etf(RNG, dim, num_classes))
+    upright = frames.simplex_etf(None, dim, num_classes)
+    np.testing.assert_allclose(gram(kernel), gram(upright), atol=1e-6)
+    assert kernel.shape == upright.shape == (dim, num_classes)
+    assert dim == 1 or np.abs(kernel - upright).max() > 0.1
+
+
+def test_angles():
+    def angle(frame, dim, num_classes):
+        return np.degrees(np.arccos(cosines(frame(None, dim, num_classes)).max()))
+
+    assert angle(frames.simplex, 9, 10) == pytest.approx(96.379370, abs=1e-4)
+    assert angle(frames.max_separation, 999, 1000) == pytest.approx(90.057353, abs=1e-4)
+    assert angle(frames.cube, 7, 128) == pytest.approx(44.415309, abs=1e-4)
+
+
+@pytest.mark.parametrize("frame", [frames.orthoplex, frames.orthoplex_shuffled])
+def test_orthoplex_at_its_capacity(frame):
+    kernel = frame(None, 5, 10)
+    assert num_distinct(kernel) == 10
+    assert set(np.unique(gram(kernel))) == {-1, 0, 1}
+
+
+def test_orthoplex_as_published_repeats_the_negative_vertices():
+    kernel = np.asarray(frames.orthoplex_shuffled(None, 4, 13, as_published=True))
+    np.testing.assert_array_equal(kernel[:, :8], frames.orthoplex_shuffled(None, 4, 8))
+    np.testing.assert_array_equal(kernel[:, 4:8], kernel[:, 8:12])
+    np.testing.assert_array_equal(kernel[:, 4], kernel[:, 12])
+
+
+def test_cube_orders():
+    expected = signs("+++ -++ +-+ --+ ++- -+- +-- ---") / 3**0.5
+    kernel = frames.cube(None, 3, 8, least_significant_first=True)
+    np.testing.assert_allclose(np.transpose(kernel), expected, atol=1e-7)
+    wide = np.asarray(frames.cube(None, 64, 100))
+    np.testing.assert_array_equal(frames.cube(None, 64, 100, True), wide[::-1])
+
+
+def test_cube_in_more_dimensions_than_an_integer_has_bits():
+    """The worked case of the specification: only the last 7 of 64 features vary."""
+    kernel = np.asarray(frames.cube(None, 64, 100))
+    assert (kernel[:-7] > 0).all() and num_distinct(kernel) == 100
+    off_diagonal = cosines(kernel)
+    assert off_diagonal.min() == pytest.approx(0.78125)
+    assert off_diagonal.max() == pytest.approx(0.96875)
+    assert off_diagonal.mean() == pytest.approx(0.89207, abs=1e-5)
+    assert num_distinct(frames.cube(None, 200, 3)) == 3
+    np.testing.assert_allclose(frames.cube(None, 4, 1), 0.5)
+
+
+# Drawn from a permutation of all codes; with some repeats to draw again; with none.
+@pytest.mark.parametrize("dim, num_classes", [(7, 100), (10, 700), (10, 256), (64, 100), (200, 50)])
+def test_cube_random(dim, num_classes):
+    draw = jax.jit(frames.cube_random, static_argnums=(1, 2))
+    kernel = np.asarray(draw(RNG, dim, num_classes))
+    assert kernel.shape == (dim, num_classes) and num_distinct(kernel) == num_classes
+    np.testing.assert_allclose(np.abs(kernel), dim**-0.5, rtol=1e-6)
+    assert abs((kernel > 0).mean() - 0.5) < 4 * (dim * num_classes) ** -0.5
+    if dim == 64:
+        again = frames.cube_random(RNG, dim, num_classes)
+        np.testing.assert_array_equal(np.sign(again), np.sign(kernel))
+
+
+def test_repeated_codes_are_found():
+    codes = np.random.default_rng(0).random((6, 70)) < 0.5
+    codes[2], codes[5], codes[4] = codes[0], codes[0], codes[1]
+    codes[4, 63] ^= True
+    expected = [False, False, True, False, False, True]
+    np.testing.assert_array_equal(frames._repeats_earlier(jnp.array(codes)), expected)
+
+
+@pytest.mark.parametrize("dim, num_classes", [(1, 2), (3, 8), (5, 32), (8, 256), (64, 300)])
+def test_hadamard_distinct(dim, num_classes):
+    kernel = np.asarray(frames.hadamard_distinct(None, dim, num_classes))
+    assert num_distinct(kernel) == num_classes
+    assert set(np.unique(kernel)) <= {-1, 1}
+    capacity = frames.hadamard_capacity(dim)
+    expected = scipy.linalg.hadamard(capacity)[:dim]
+    np.testing.assert_array_equal(kernel[:, :capacity], expected)
+
+
+def test_hadamard_distinct_is_a_rotated_orthoplex_first():
+    kernel = np.asarray(frames.hadamard_distinct(None, 64, 100))
+    np.testing.assert_array_equal(kernel[:, 64:], -kernel[:, :36])
+    assert set(np.unique(cosines(kernel))) == {-1, 0}
+
+
+@pytest.mark.parametrize(
+    "frame, dim, num_classes, message",
+    [
+        (frames.orthoplex, 4, 9, "num_classes <= 8.*num_classes=9 for dim=4; give it dim=5"),
+        (frames.orthoplex_shuffled, 4, 9, "orthoplex needs.*give it dim=5"),
+        (frames.cube, 3, 9, "num_classes <= 8.*num_classes=9 for dim=3; give it dim=4"),
+        (frames.cube_random, 3, 9, "cube needs.*give it dim=4"),
+        (frames.hadamard_distinct, 3, 9, "cube needs.*give it dim=4"),
+        (frames.simplex, 3, 5, "dim = num_classes - 1.*give it dim=4 .*project=True"),
+        (frames.simplex, 5, 5, "dim = num_classes - 1.*give it dim=4 "),
+        (frames.max_separation, 4, 4, "dim = num_classes - 1.*give it dim=3 "),
+        (frames.simplex_etf, 3, 5, "dim >= num_classes - 1.*give it dim=4 .*orthogonal"),
+        (frames.simplex, 0, 1, "num_classes >= 2, got num_classes=1"),
+        (frames.simplex_etf, 4, 1, "num_classes >= 2, got num_classes=1"),
+    ],
+)
+def test_capacity(frame, dim, num_classes, message):
+    with pytest.raises(ValueError, match=message):
+        frame(RNG, dim, num_classes)
+
+
+DRAWN = (frames.random_integers, frames.orthogonal, frames.simplex_etf, frames.cube_random)
+
+
+@pytest.mark.parametrize("frame", DRAWN)
 def test_draws_depend_on_the_key_only(frame):
     first, again = frame(RNG, 6, 4), frame(RNG, 6, 4)
     np.testing.assert_array_equal(first, again)

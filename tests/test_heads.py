@@ -1,32 +1,56 @@
 """Heads against the specification's worked numbers, and the contract over every entry."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from fixed_head_jax.heads import HEADS, frames, get_head
+from fixed_head_jax.heads import HEADS, fixed, frames, get_head
+from fixed_head_jax.heads.fixed import Hadamard, Identity, Orthogonal, Random
+from fixed_head_jax.heads.linear import Linear
+from fixed_head_jax.heads.polytope import Cube, Orthoplex, Simplex, SimplexETF
 
 RNG = jax.random.key(0)
 H = jnp.array([[3.0, 4, 0, 0], [1, 2, 2, 4]])
 ALPHA = 6**-0.5
 HOFFER = dict(normalize_features=True, init_scale=10.0, bias_init="zeros")
 EQUATION_3_6 = dict(negate_scale=False, normalize_features=False)
-# Every entry at its defaults, then the options that change what it computes.
-VARIANTS = [(name, {}) for name in HEADS] + [
-    ("linear", dict(kernel_init="he_normal", use_bias=False)),
-    ("orthogonal", HOFFER),
-    ("hadamard", EQUATION_3_6),
-    ("hadamard", dict(learn_scale=False, use_bias=False)),
-    ("identity", dict(use_bias=True)),
+RAW = dict(project=False)
+CODES = dict(random_codes=True)
+# Heads that draw their class vectors, and those that compute them in the call, by the options that
+# matter; "dim" is the number of features, 8 by default.
+DRAWN = [
+    (Random, {}),
+    (Orthogonal, {}),
+    (Orthogonal, HOFFER),
+    (SimplexETF, {}),
+    (Cube, RAW | CODES),
 ]
-FIXED = [variant for variant in VARIANTS if variant[0] != "linear"]
+FIXED = DRAWN + [
+    *((head, {}) for head in (Hadamard, Identity, Simplex, Orthoplex, Cube)),
+    (SimplexETF, dict(project=True)),
+    (Hadamard, EQUATION_3_6),
+    (Hadamard, dict(learn_scale=False, use_bias=False)),
+    (Hadamard, dict(distinct=True, dim=3)),
+    (Identity, dict(use_bias=True)),
+    (Identity, dict(take="last")),
+    (Simplex, dict(**RAW, dim=4, max_separation=True, init_scale=0.1, learn_scale=True)),
+    (Orthoplex, dict(**RAW, dim=3)),
+]
+VARIANTS = FIXED + [
+    *((head, {}) for head in HEADS.values() if (head, {}) not in FIXED),
+    (Linear, dict(kernel_init="he_normal", use_bias=False)),
+    (Random, dict(learned=True)),
+    (Hadamard, dict(learned=True, distinct=True, dim=3)),
+]
 
 
-def build(name, num_classes=5, dim=8, **options):
+def build(head, num_classes=5, dim=8, **options):
     """Returns the head, asymmetric features [3, dim] of both signs, and the variables."""
-    head = get_head(name, num_classes=num_classes, **options)
+    head = head(num_classes=num_classes, **options)
     features = jax.random.normal(jax.random.key(1), (3, dim)) + 0.3
     return head, features, head.init(RNG, features)
 
@@ -70,7 +94,7 @@ def test_hadamard_with_repeated_classes(options, expected):
 
 
 def test_hadamard_initial_scale_and_bias_follow_the_number_of_classes():
-    _, _, variables = build("hadamard", num_classes=400, dim=512)
+    _, _, variables = build(Hadamard, num_classes=400, dim=512)
     params = variables["params"]
     assert params["scale"] == pytest.approx(0.05)
     assert 0.045 < jnp.abs(params["bias"]).max() <= 0.05
@@ -78,7 +102,7 @@ def test_hadamard_initial_scale_and_bias_follow_the_number_of_classes():
 
 
 def test_hadamard_scale_can_be_frozen():
-    head, features, variables = build("hadamard", learn_scale=False, init_scale=3.0)
+    head, features, variables = build(Hadamard, learn_scale=False, init_scale=3.0)
     assert set(variables["params"]) == {"bias"}
     unit = features / jnp.linalg.norm(features, axis=1, keepdims=True)
     expected = -3 * unit @ frames.hadamard(None, 8, 5) + variables["params"]["bias"][None]
@@ -107,7 +131,7 @@ def test_orthogonal_forms():
 
 
 def test_orthogonal_bias_follows_the_number_of_features():
-    _, _, variables = build("orthogonal", num_classes=100, dim=400)
+    _, _, variables = build(Orthogonal, num_classes=100, dim=400)
     assert 0.045 < jnp.abs(variables["params"]["bias"]).max() <= 0.05
 
 
@@ -124,15 +148,15 @@ def test_dot_products():
 
 
 def test_linear_initial_values():
-    _, _, variables = build("linear", num_classes=300, dim=400)
+    _, _, variables = build(Linear, num_classes=300, dim=400)
     for name in ("kernel", "bias"):
         assert 0.045 < jnp.abs(variables["params"][name]).max() <= 0.05, name
-    _, _, variables = build("linear", num_classes=300, dim=400, kernel_init="he_normal")
+    _, _, variables = build(Linear, num_classes=300, dim=400, kernel_init="he_normal")
     assert variables["params"]["kernel"].std() == pytest.approx((2 / 400) ** 0.5, rel=0.02)
 
 
 def test_random_has_nothing_to_learn_and_its_bias_does_not_matter():
-    head, features, variables = build("random")
+    head, features, variables = build(Random)
     assert set(variables) == {"fixed"}
     probabilities = jax.nn.softmax(head.apply(variables, features))
     without = get_head("random", num_classes=5, bias=0.0).apply(variables, features)
@@ -140,59 +164,181 @@ def test_random_has_nothing_to_learn_and_its_bias_does_not_matter():
 
 
 def test_identity_reads_the_first_features_only():
-    head, features, variables = build("identity")
+    head, features, variables = build(Identity)
     np.testing.assert_array_equal(head.apply(variables, features), features[:, :5])
     gradient = jax.grad(loss, argnums=3)({}, head, {}, features)
     assert (gradient[:, :5] != 0).all() and not gradient[:, 5:].any()
 
 
+# Learned class vectors.
+
+
+def test_learned_random_starts_as_the_fixed_one():
+    head, features, variables = build(Random, learned=True)
+    params = variables["params"]
+    assert set(variables) == {"params"} and set(params) == {"kernel", "bias"}
+    np.testing.assert_allclose(np.linalg.norm(params["kernel"], axis=0), 1, atol=1e-6)
+    np.testing.assert_allclose(params["bias"], 0.01)
+    fixed_head = get_head("random", num_classes=5)
+    expected = fixed_head.apply({"fixed": {"kernel": params["kernel"]}}, features)
+    np.testing.assert_allclose(head.apply(variables, features), expected, atol=1e-6)
+
+
+def test_learned_hadamard_starts_as_the_fixed_one():
+    head, features, variables = build(Hadamard, learned=True)
+    rest = dict(variables["params"])
+    np.testing.assert_array_equal(rest.pop("kernel"), frames.hadamard(None, 8, 5))
+    expected = get_head("hadamard", num_classes=5).apply({"params": rest}, features)
+    np.testing.assert_allclose(head.apply(variables, features), expected, atol=1e-6)
+    Hadamard(num_classes=100, learned=True).check_capacity(64)  # repeated only at the start
+
+
+# Logits without a matrix.
+
+
+def assert_multiplies(logits, matrix):
+    """Checks that a function is features @ matrix, in values and gradients."""
+    matrix = np.asarray(matrix, np.float64)
+    rng = np.random.default_rng(0)
+    features, cotangent = (rng.normal(size=(3, size)).astype(np.float32) for size in matrix.shape)
+
+    @jax.jit
+    def values_and_gradient(features):
+        values, pull = jax.vjp(logits, features)
+        return values, pull(jnp.asarray(cotangent))[0]
+
+    values, gradient = values_and_gradient(features)
+    np.testing.assert_allclose(values, features @ matrix, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(gradient, cotangent @ matrix.T, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "dim, num_classes", [(64, 10), (6, 9), (100, 37), (128, 128), (1, 1), (64, 300)]
+)
+def test_walsh_hadamard(dim, num_classes):
+    for distinct, frame in ((False, frames.hadamard), (True, frames.hadamard_distinct)):
+        product = partial(fixed._walsh_hadamard, num_classes=num_classes, distinct=distinct)
+        assert_multiplies(product, frame(None, dim, num_classes))
+
+
+PERNICI_CUBE = partial(frames.cube, least_significant_first=True)
+
+
+@pytest.mark.parametrize(
+    "kind, frame, options, dim, num_classes",
+    [
+        *((Simplex, frames.simplex, {}, k - 1, k) for k in (2, 100)),
+        *((Simplex, frames.max_separation, dict(max_separation=True), k - 1, k) for k in (2, 302)),
+        *((Orthoplex, frames.orthoplex_shuffled, {}, 5, k) for k in (4, 7, 10)),
+        *((Cube, PERNICI_CUBE, {}, d, k) for d, k in ((1, 2), (4, 11), (70, 11))),
+    ],
+)
+def test_polytopes_without_a_matrix(kind, frame, options, dim, num_classes):
+    head = kind(num_classes=num_classes, project=False, init_scale=2.0, **options)
+    assert_multiplies(partial(head.apply, {}), 2 * np.asarray(frame(None, dim, num_classes)))
+
+
+@pytest.mark.parametrize(
+    "kind, options, size, frame",
+    [
+        (Simplex, {}, 9, frames.simplex),
+        (Simplex, dict(max_separation=True), 9, frames.max_separation),
+        (SimplexETF, dict(project=True), 10, frames.simplex_etf),
+        (Orthoplex, {}, 5, frames.orthoplex_shuffled),
+        (Cube, {}, 4, PERNICI_CUBE),
+    ],
+)
+def test_polytopes_project_to_their_dimension(kind, options, size, frame):
+    head, features, variables = build(kind, num_classes=10, dim=400, **options)
+    (kernel,) = map(np.asarray, jax.tree.leaves(variables))
+    np.testing.assert_array_equal(variables["params"]["projection"]["kernel"], kernel)
+    assert kernel.shape == (400, size) and 0.045 < np.abs(kernel).max() <= 0.05
+    expected = np.asarray(features) @ kernel @ np.asarray(frame(None, size, 10))
+    np.testing.assert_allclose(head.apply(variables, features), expected, atol=1e-5)
+
+
+def test_drawn_polytopes_are_stored():
+    for kind, options, dim in ((SimplexETF, {}, 8), (SimplexETF, {}, 4), (Cube, CODES, 8)):
+        head, features, variables = build(kind, dim=dim, project=False, **options)
+        kernel = np.asarray(variables["fixed"]["kernel"])
+        np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), 1, atol=1e-6)
+        expected = np.asarray(features) @ kernel
+        np.testing.assert_allclose(head.apply(variables, features), expected, atol=1e-6)
+    assert len(np.unique(kernel, axis=1).T) == 5
+
+
+def test_polytope_scale():
+    head, features, variables = build(Orthoplex, dim=3, project=False, init_scale=0.1)
+    np.testing.assert_allclose(head.apply({}, features)[:, :3], 0.1 * features, atol=1e-6)
+    options = dict(project=False, init_scale=0.1, learn_scale=True)
+    head, _, variables = build(Orthoplex, dim=3, **options)
+    assert variables["params"] == {"scale": pytest.approx(0.1)}
+
+
 # The contract.
 
 
-@pytest.mark.parametrize("name, options", VARIANTS)
-def test_contract(name, options):
-    head, features, variables = build(name, **options)
+@pytest.mark.parametrize("kind, options", VARIANTS)
+def test_contract(kind, options):
+    """Shapes, dtypes, the same under jit, and nothing infinite at zero features."""
+    head, features, variables = build(kind, **options)
+    rest = {key: value for key, value in variables.items() if key != "params"}
+    params = variables.get("params", {})
+
+    @jax.jit
+    def differentiate(features):
+        logits = head.apply(variables, features)
+        return logits, jax.value_and_grad(loss, argnums=(0, 3))(params, head, rest, features)
+
     logits = head.apply(variables, features)
     assert logits.shape == (3, 5) and logits.dtype == jnp.float32
-    np.testing.assert_allclose(jax.jit(head.apply)(variables, features), logits, atol=1e-6)
+    np.testing.assert_allclose(differentiate(features)[0], logits, atol=1e-6)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} <= {jnp.dtype("float32")}
+    at_zero = jax.tree.leaves(differentiate(jnp.zeros_like(features)))
+    assert all(np.isfinite(leaf).all() for leaf in at_zero)
 
 
-@pytest.mark.parametrize("name, options", VARIANTS)
-def test_zero_features_give_finite_logits_and_gradients(name, options):
-    head, features, variables = build(name, **options)
-    rest = {key: value for key, value in variables.items() if key != "params"}
-    params, zeros = variables.get("params", {}), jnp.zeros_like(features)
-    value, grads = jax.value_and_grad(loss, argnums=(0, 3))(params, head, rest, zeros)
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((value, grads)))
-
-
-@pytest.mark.parametrize("name, options", FIXED)
-def test_fixed_heads_survive_adamw_with_decay(name, options):
-    head, features, variables = build(name, **options)
+@pytest.mark.parametrize("kind, options", VARIANTS)
+def test_fixed_heads_survive_adamw_with_decay(kind, options):
+    head, features, variables = build(kind, **options)
     params = dict(variables.get("params", {}))
     rest = {key: value for key, value in variables.items() if key != "params"}
     before, start = jax.tree.map(np.array, rest), params
     tx = optax.adamw(0.1, weight_decay=0.5)
     state = tx.init(params)
-    for _ in range(3):
+
+    @jax.jit
+    def step(params, state):
         grads = jax.grad(loss)(params, head, rest, features)
         updates, state = tx.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state, grads
+
+    for _ in range(3):
+        params, state, grads = step(params, state)
     after = {**head.init(RNG, features), "params": params}
     for key in before:
         jax.tree.map(np.testing.assert_array_equal, before[key], after[key])
+    assert not set(rest.get("fixed", {})) & set(params)
     for tree in (grads, state[0].mu):
-        assert "kernel" not in tree and set(tree) == set(start)
-    assert all((params[key] != start[key]).any() for key in start)
+        assert jax.tree.structure(tree) == jax.tree.structure(start)
+    for leaf, first in zip(jax.tree.leaves(params), jax.tree.leaves(start), strict=True):
+        assert (np.asarray(leaf) != np.asarray(first)).any()
 
 
-@pytest.mark.parametrize("name, options", VARIANTS)
-def test_another_key_draws_another_head(name, options):
-    head, features, variables = build(name, **options)
+@pytest.mark.parametrize("kind, options", FIXED)
+def test_fixed_class_vectors_are_no_parameters(kind, options):
+    head, features, _ = build(kind, **options)
+    variables = jax.eval_shape(head.init, RNG, features)
+    assert set(variables) <= {"params", "fixed"}
+    assert set(variables.get("params", {})) <= {"projection", "scale", "bias"}
+    assert ("fixed" in variables) == ((kind, options) in DRAWN)
+
+
+@pytest.mark.parametrize("kind, options", DRAWN)
+def test_another_key_draws_another_head(kind, options):
+    head, features, variables = build(kind, **options)
     other = head.init(jax.random.key(9), features)
-    for key in set(variables.get("fixed", {})):
-        assert not np.array_equal(variables["fixed"][key], other["fixed"][key])
+    assert not np.array_equal(variables["fixed"]["kernel"], other["fixed"]["kernel"])
 
 
 # Errors.
@@ -204,16 +350,60 @@ def test_hadamard_capacity():
     message = "64 distinct class vectors for 64 features.*num_classes=100: 36 of them.*orthogonal"
     with pytest.raises(ValueError, match=message) as error:
         head.check_capacity(64)
-    for hint in ("more than 64 features", "out_channels=100", "head_options.allow_repeated=True"):
+    hints = ("more than 64 features", "out_channels=100", "distinct=True", "allow_repeated=True")
+    for hint in hints:
         assert hint in str(error.value)
     assert "\n" not in str(error.value)
     get_head("hadamard", num_classes=100, allow_repeated=True).check_capacity(64)
+    get_head("hadamard", num_classes=100, distinct=True).check_capacity(64)
+    with pytest.raises(ValueError, match="cube needs num_classes <= 64.*give it dim=7"):
+        get_head("hadamard", num_classes=100, distinct=True).check_capacity(6)
 
 
 @pytest.mark.parametrize("name", ["hadamard", "identity"])
 def test_capacity_is_checked_again_in_the_call(name):
     with pytest.raises(ValueError, match=f"{name} .*for 4 features|{name} .*out_channels=6"):
         get_head(name, num_classes=6).init(RNG, H)
+
+
+@pytest.mark.parametrize(
+    "kind, num_classes, dim, fitting",
+    [(Simplex, 6, 4, 5), (Simplex, 6, 6, 5), (SimplexETF, 6, 4, 5), (Orthoplex, 9, 4, 5)]
+    + [(Cube, 17, 4, 5)],
+)
+def test_polytope_capacity(kind, num_classes, dim, fitting):
+    kind(num_classes=num_classes, project=True).check_capacity(dim)
+    head = kind(num_classes=num_classes, project=False)
+    head.check_capacity(fitting)
+    message = f"num_classes={num_classes} for dim={dim}; give it dim={fitting} .*project=True"
+    with pytest.raises(ValueError, match=message):
+        head.check_capacity(dim)
+    with pytest.raises(ValueError, match=message):
+        head.init(RNG, jnp.zeros((1, dim)))
+
+
+@pytest.mark.parametrize("kind", [Simplex, SimplexETF, Orthoplex, Cube, Random, Hadamard])
+def test_one_class(kind):
+    if kind in (Simplex, SimplexETF):
+        with pytest.raises(ValueError, match="simplex needs num_classes >= 2, got num_classes=1"):
+            build(kind, num_classes=1)
+    else:
+        head, features, variables = build(kind, num_classes=1)
+        assert jnp.isfinite(head.apply(variables, features)).all()
+
+
+@pytest.mark.parametrize(
+    "kind", [Orthogonal, Hadamard, Simplex, SimplexETF, Orthoplex, Cube], ids=lambda k: k.__name__
+)
+@pytest.mark.parametrize("init_scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_scales_must_be_positive(kind, init_scale):
+    with pytest.raises(ValueError, match=f"init_scale must be finite and > 0, got {init_scale}"):
+        kind(num_classes=3, init_scale=init_scale)
+
+
+def test_repeated_and_distinct_exclude_each_other():
+    with pytest.raises(ValueError, match="allow_repeated=True and distinct=True exclude each"):
+        get_head("hadamard", num_classes=3, allow_repeated=True, distinct=True)
 
 
 def test_unknown_names_and_values():

@@ -70,7 +70,7 @@ def test_contract(head):
     assert out["feature_map"].shape == (2, 4, 4, 64) and out["features"].shape == (2, 64)
     assert out["logits"].shape == (2, 10) and out["logits"].dtype == jnp.float32
     assert set(variables) - {"fixed"} == {"params", "batch_stats"}
-    assert ("fixed" in variables) == (head in ("random", "orthogonal"))
+    assert ("fixed" in variables) == (head in ("random", "orthogonal", "simplex_etf"))
 
 
 def test_bfloat16_gives_float32_outputs():
@@ -136,3 +136,25 @@ def test_errors():
         get_model(num_classes=10, head_options={"scale": 2})
     with pytest.raises(ValueError, match="unknown pool 'avg'"):
         get_model(num_classes=10, pool="avg")
+
+
+@pytest.mark.slow
+def test_identity_head_of_a_densenet_trains_its_last_block():
+    """The last 4 of 16 channels: the first ones would leave the last block without gradient."""
+    model = get_model(4, "densenet_bc_100_12", "identity")
+    assert model.head.take == "last"
+    assert (
+        get_model(4, "densenet_bc_100_12", "identity", head_options={"take": "first"}).head.take
+        == "first"
+    )
+    images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+    variables = jax.jit(lambda: model.init(jax.random.key(1), images, train=False))()
+
+    def loss(params):
+        variables_here = {**variables, "params": params}
+        out, _ = model.apply(variables_here, images, train=True, mutable=["batch_stats"])
+        return (out["logits"] ** 3).sum()
+
+    grads = jax.jit(jax.grad(loss))(variables["params"])["backbone"]
+    last = grads["features.denseblock3"]["denselayer16"]["conv2"]["kernel"]
+    assert np.abs(last).max() > 0

@@ -8,6 +8,7 @@ import pytest
 from fixed_head_jax import initializers
 from fixed_head_jax.losses import orthogonality
 from fixed_head_jax.model import get_model
+from fixed_head_jax.tasks import get_task
 
 soft_orthogonality = jax.jit(orthogonality.soft_orthogonality)
 double_soft_orthogonality = jax.jit(orthogonality.double_soft_orthogonality)
@@ -157,3 +158,25 @@ def test_one_or_all_convolutions_of_a_network(monkeypatch):
     drawn.clear()
     initializers.redraw_orthogonal(rng, params, CONVOLUTIONS)
     assert len(drawn) == 19 and (3, 3, 3, 16) in drawn
+
+
+def test_penalty_is_added_to_the_supervised_loss():
+    model = get_model(3, "resnet20")
+    images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+    batch = {"image": images, "label": jnp.array([0, 1, 2, 1])}
+    losses, metrics = {}, {}
+    for name in (None, "soft", "double_soft"):
+        init, loss = get_task("supervised", model, orthogonality=name, orthogonality_weight=0.5)
+        params, model_state, task_state = jax.jit(init)(jax.random.key(1), images)
+        losses[name], (_, _, metrics[name]) = jax.jit(loss)(
+            params, model_state, task_state, batch, None
+        )
+    patterns = ("^backbone/.*kernel$",)
+    for name, penalty in (("soft", soft_orthogonality), ("double_soft", double_soft_orthogonality)):
+        added = 0.5 * sum_over_kernels(params, patterns, penalty)
+        assert float(losses[name] - losses[None]) == pytest.approx(float(added), rel=1e-5)
+        assert float(metrics[name]["loss"]) == pytest.approx(float(losses[None]), rel=1e-6)
+    with pytest.raises(ValueError, match="unknown orthogonality 'hard'; known: soft, double_soft"):
+        get_task("supervised", model, orthogonality="hard")
+    with pytest.raises(ValueError, match="orthogonality_weight must be at least 0, got -1"):
+        get_task("supervised", model, orthogonality="soft", orthogonality_weight=-1.0)

@@ -157,6 +157,7 @@ def test_fixed_vectors_stay_and_are_restored_bit_exactly(make_config, tmp_path):
 
 def test_init_from_a_workdir_starts_where_that_run_ended(make_config, tmp_path):
     source = make_config(total_steps=2, ema_decay=0.5, num_devices=4)
+    claim(tmp_path / "source", common.flatten(source), common.MAY_DIFFER)
     train.train(experiment.build(source), tmp_path / "source")
     ended = final_state(source, tmp_path / "source")
     config = make_config(init_from=str(tmp_path / "source"), ema_decay=0.9, seed=7)
@@ -177,6 +178,8 @@ def test_init_from_a_workdir_starts_where_that_run_ended(make_config, tmp_path):
 
     exported = str(tmp_path / "exported.safetensors")
     pretrained.convert(str(tmp_path / "source"), exported, "tiny", 8, channels=1)
+    with pytest.raises(ValueError, match="is a run of tiny, not of resnet20"):
+        pretrained.convert(str(tmp_path / "source"), exported, "resnet20")
     weight = read_weights(exported)["linear.fixed_weight"]
     np.testing.assert_array_equal(weight.T, ended.model_state["fixed"]["head"]["kernel"])
 

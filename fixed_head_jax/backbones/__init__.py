@@ -3,8 +3,9 @@
 A backbone is a linen module called as `backbone(images, train)`. It has `num_features` (D), the
 fields `dtype`, `axis_name`, `remat` and, where the thesis modifies it, `out_channels`; `layers`,
 its layers from the image up, each a tuple of paths of submodules that together hold every
-parameter; and `torch_head`, the name of the classifier in torch state dicts. Submodules are named
-as in torchvision or timm. To add one, write it in a file of its own and name it in `BACKBONES`;
+parameter; `torch_head`, the name of the classifier in torch state dicts; and, where it needs them,
+`head_defaults`, options by head that differ from the head's own. Submodules are named as in
+torchvision or timm. To add one, write it in a file of its own and name it in `BACKBONES`;
 the contract tests cover it from there.
 """
 

@@ -89,6 +89,7 @@ class DenseNet(nn.Module):
     remat: bool = False
 
     torch_head = "classifier"  # name of the classifier in torch state dicts
+    head_defaults = {"identity": {"take": "last"}}  # the first channels pass the last block by
 
     @property
     def num_features(self) -> int:

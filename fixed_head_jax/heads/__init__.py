@@ -3,14 +3,15 @@
 A head is a linen module with the field `num_classes` (K), the call `head(features)`, and
 `check_capacity(dim)`, which raises ValueError where it cannot hold K classes in `dim` features;
 `get_model` asks before anything is initialised, and the call itself asks again. What a head draws
-but never learns lives in the collection "fixed". To add one, write it in a file of its own and
-name it in `HEADS`; the contract tests cover it from there.
+but never learns lives in the collection "fixed". A head with a margin also has a pure method
+`training_logits(logits, labels)`: what the training loss takes; the call is without. To add one,
+write it in a file of its own and name it in `HEADS`; the contract tests cover it from there.
 """
 
 from flax import linen as nn
 
 from fixed_head_jax import lookup
-from fixed_head_jax.heads import fixed, linear
+from fixed_head_jax.heads import cosine, fixed, linear, polytope
 
 HEADS = {
     "linear": linear.Linear,
@@ -18,6 +19,14 @@ HEADS = {
     "orthogonal": fixed.Orthogonal,
     "hadamard": fixed.Hadamard,
     "identity": fixed.Identity,
+    "simplex": polytope.Simplex,
+    "simplex_etf": polytope.SimplexETF,
+    "orthoplex": polytope.Orthoplex,
+    "cube": polytope.Cube,
+    "cosine": cosine.Cosine,
+    "tvmf": cosine.TVMF,
+    "cosface": cosine.CosFace,
+    "arcface": cosine.ArcFace,
 }
 
 

@@ -1,29 +1,62 @@
 """Classification of labelled images by softmax cross-entropy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from fixed_head_jax.losses.orthogonality import (
+    double_soft_orthogonality,
+    soft_orthogonality,
+    sum_over_kernels,
+)
 
-def supervised(model, label_smoothing: float = 0.0) -> tuple[Callable, Callable]:
+PENALTIES = {"soft": soft_orthogonality, "double_soft": double_soft_orthogonality}
+
+
+def supervised(
+    model,
+    label_smoothing: float = 0.0,
+    orthogonality: str | None = None,
+    orthogonality_weight: float = 0.025,
+    orthogonality_patterns: Sequence[str] = ("^backbone/.*kernel$",),
+) -> tuple[Callable, Callable]:
     """Returns the pair of functions of the supervised task.
 
     Args:
         model: a classifier of `model.get_model`.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1).
+        orthogonality: None, or the penalty on kernels that is added to the loss: "soft" or
+            "double_soft".
+        orthogonality_weight: its coefficient, >= 0; the thesis' by default.
+        orthogonality_patterns: of the paths of its kernels; by default all convolutions of a
+            residual network.
 
     Returns:
         `init(rng, images) -> (params, model_state, task_state)` and
         `loss(params, model_state, task_state, batch, rngs) -> (loss, (model_state, task_state,
-        metrics))`; the loss is the mean over the shard, `accuracy` is in percent.
+        metrics))`; the loss is the mean over the shard, with the margin of a head that has one,
+        plus the penalty; the metric `loss` is without the penalty, `accuracy`, in percent,
+        without the margin.
 
     Raises:
-        ValueError: if `label_smoothing` is outside its range.
+        ValueError: if `label_smoothing` or `orthogonality_weight` is outside its range, or
+            `orthogonality` unknown; at the first call, on a pattern that matches no kernel.
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+    if orthogonality is not None and orthogonality not in PENALTIES:
+        known = ", ".join(PENALTIES)
+        raise ValueError(f"unknown orthogonality {orthogonality!r}; known: {known}")
+    if orthogonality_weight < 0:
+        raise ValueError(f"orthogonality_weight must be at least 0, got {orthogonality_weight}")
+
+    def regularizer(params):
+        if orthogonality is None:
+            return 0.0
+        penalty = PENALTIES[orthogonality]
+        return orthogonality_weight * sum_over_kernels(params, orthogonality_patterns, penalty)
 
     def init(rng, images):
         variables = dict(model.init(rng, images, train=True))
@@ -38,9 +71,10 @@ def supervised(model, label_smoothing: float = 0.0) -> tuple[Callable, Callable]
         targets = jax.nn.one_hot(labels, logits.shape[-1])
         if label_smoothing:
             targets = optax.smooth_labels(targets, label_smoothing)
-        mean_loss = optax.softmax_cross_entropy(logits, targets).mean()
+        training_logits = model.training_logits(logits, labels)
+        mean_loss = optax.softmax_cross_entropy(training_logits, targets).mean()
         accuracy = 100 * jnp.mean(jnp.argmax(logits, axis=-1) == labels)
         metrics = {"loss": mean_loss, "accuracy": accuracy}
-        return mean_loss, ({**model_state, **updates}, task_state, metrics)
+        return mean_loss + regularizer(params), ({**model_state, **updates}, task_state, metrics)
 
     return init, loss
