@@ -26,25 +26,26 @@ def sweep_rows(
         results: one dict per finished run with "name", "seed", "accuracy" (%), "params", "fixed".
 
     Returns:
-        Per row: "head", "params", "fixed", "accuracy" (mean over seeds, %), "std" (sample standard
-        deviation), "runs" (how many seeds), "gap" (mean over the shared seeds of the difference
-        to the baseline), "gap_low" and "gap_high" (its 95 % interval, by Student's t over these
-        pairs), "published". None stands for what is not known: all of a row without runs, the
-        spread of a single run.
+        Per row: "head", "baseline" (the row's own, or the sweep's), "params", "fixed", "accuracy"
+        (mean over seeds, %), "std" (sample standard deviation), "runs" (how many seeds), "gap"
+        (mean over the shared seeds of the difference to the baseline), "gap_low" and "gap_high"
+        (its 95 % interval, by Student's t over these pairs), "published". None stands for what is
+        not known: all of a row without runs, the spread of a single run.
     """
     accuracies = {row["name"]: {} for row in sweep["rows"]}
     for result in results:
         accuracies[result["name"]][result["seed"]] = result["accuracy"]
-    baseline = accuracies[sweep["baseline"]]
     rows = []
     for row in sweep["rows"]:
-        each = accuracies[row["name"]]
+        each, baseline_name = accuracies[row["name"]], row.get("baseline", sweep["baseline"])
+        baseline = accuracies[baseline_name]
         first = next((r for r in results if r["name"] == row["name"]), {})
         gaps = [accuracy - baseline[seed] for seed, accuracy in each.items() if seed in baseline]
         low, high = _interval(gaps)
         rows.append(
             {
                 "head": row["name"],
+                "baseline": baseline_name,
                 "params": first.get("params"),
                 "fixed": first.get("fixed"),
                 "accuracy": statistics.fmean(each.values()) if each else None,
@@ -83,7 +84,9 @@ def sweep_table(sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
         The table, its lines ended by newlines.
     """
     rows = sweep_rows(sweep, results)
-    columns = dict(COLUMNS, gap=COLUMNS["gap"].format(baseline=sweep["baseline"]))
+    own = any("baseline" in row for row in sweep["rows"])
+    baseline = "the row's baseline" if own else sweep["baseline"]
+    columns = dict(COLUMNS, gap=COLUMNS["gap"].format(baseline=baseline))
     if all(row["published"] is None for row in rows):
         del columns["published"]
     cells = [list(columns.values())]
@@ -93,7 +96,7 @@ def sweep_table(sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
             "params": _number(row["params"], ",d"),
             "fixed": _number(row["fixed"], ",d"),
             "accuracy": _accuracy(row),
-            "gap": "-" if row["head"] == sweep["baseline"] else _gap(row),
+            "gap": "-" if row["head"] == row["baseline"] else _gap(row),
             "published": _number(row["published"], ".2f"),
         }
         cells.append([text[column] for column in columns])

@@ -33,7 +33,8 @@ def run_sweep(
 
     Args:
         sweep: {"baseline": a row's name, "seeds": integers, "rows": [{"name": directory and table
-            name, "overrides": config values by dotted key, "published": accuracy (%) or None}]}.
+            name, "overrides": config values by dotted key, "published": accuracy (%) or None,
+            "baseline": a row's name, where it is not the sweep's}]}.
         run_row: takes the overrides, "seed" among them, and the run's directory; returns at
             least "accuracy" (test, %), "params" (trained) and "fixed" (stored fixed parameters).
         workdir: the sweep's directory.
@@ -101,8 +102,9 @@ def check_sweep(sweep: Mapping[str, Any], row_index: int | None = None) -> None:
     for argument, values in (("row names", names), ("seeds", list(sweep["seeds"]))):
         if len(set(values)) < len(values):
             raise ValueError(f"sweep {argument} must differ from one another, got {values}")
-    if sweep["baseline"] not in names:
-        raise ValueError(f"sweep baseline {sweep['baseline']!r} is not among the rows {names}")
+    for baseline in (sweep["baseline"], *(row.get("baseline") for row in sweep["rows"])):
+        if baseline is not None and baseline not in names:
+            raise ValueError(f"sweep baseline {baseline!r} is not among the rows {names}")
     if row_index is not None and not 0 <= row_index < len(names):
         raise ValueError(f"sweep_index={row_index} must be a row's number, 0 to {len(names) - 1}")
 

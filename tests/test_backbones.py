@@ -10,7 +10,7 @@ from flax import traverse_util
 from jax.sharding import PartitionSpec as P
 
 from fixed_head_jax.backbones import BACKBONES, get_backbone
-from fixed_head_jax.backbones.cifar_resnet import CifarResNet
+from fixed_head_jax.backbones.cifar_resnet import FRAMES, CifarResNet, FixedProjection
 from fixed_head_jax.backbones.densenet import DenseNet
 from fixed_head_jax.backbones.inception_v4 import InceptionV4
 from fixed_head_jax.backbones.layers import (
@@ -247,6 +247,41 @@ def test_feature_map_sizes(name, size, expected):
     assert shapes(name, size=size)[0].shape[1:3] == (expected, expected)
 
 
+@pytest.mark.parametrize(
+    "shortcut, features, stored",
+    [
+        ("pad", 484_312, 0),
+        ("projection", 490_912, 0),
+        ("hadamard", 484_513, 0),
+        ("orthoplex", 484_512, 0),
+        ("orthoplex_shuffled", 484_512, 0),
+        ("cube", 484_512, 0),
+        ("cube_random", 484_512, 6_400),
+    ],
+)
+def test_thesis_shortcuts_of_100_channels(shortcut, features, stored):
+    """Options A to G: section 2.1's counts; of the fixed weights only drawn ones are stored."""
+    _, variables = shapes("resnet32", out_channels=100, out_shortcut=shortcut)
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == features
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables.get("fixed", {}))) == stored
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_fixed_projections(frame):
+    x = jax.random.normal(RNG, (2, 3, 3, 8))
+    projection = FixedProjection(12, frame)
+    y, variables = projection.init_with_output(RNG, x)
+    if frame == "cube_random":
+        kernel = variables["fixed"]["kernel"]
+        assert len(np.unique(kernel, axis=1).T) == 12
+        np.testing.assert_allclose(np.abs(kernel), 8**-0.5, rtol=1e-6)
+    else:
+        kernel = FRAMES[frame](None, 8, 12) * (-(12**-0.5) if frame == "hadamard" else 1)
+    np.testing.assert_allclose(y, x @ kernel, atol=1e-5)
+    expected = {"hadamard": {"params"}, "cube_random": {"fixed"}}.get(frame, set())
+    assert set(variables) == expected
+
+
 def test_images_of_one_channel():
     assert count("resnet20", channels=1) == COUNTS["resnet20"] - 2 * 9 * 16
 
@@ -463,6 +498,8 @@ def test_errors():
         get_backbone("resnet18", out_shortcut="zero")
     with pytest.raises(ValueError, match="unknown shortcut 'none'; known: pad, projection"):
         get_backbone("resnet32", shortcut="none")
+    with pytest.raises(ValueError, match="out_shortcut='cube' needs out_channels"):
+        get_backbone("resnet32", out_shortcut="cube")
     for name in ("resnet18", "resnet32"):
         with pytest.raises(ValueError, match="out_channels must be at least 1, got 0"):
             get_backbone(name, out_channels=0)

@@ -178,6 +178,14 @@ def test_table():
     ]
 
 
+def test_a_row_may_have_its_own_baseline(tmp_path):
+    sweep = make_sweep(rows=[ROWS[0], ROWS[1] | {"baseline": "identity"}])
+    lines = sweep_table(sweep, all_results()).splitlines()
+    assert "gap to the row's baseline" in lines[0] and lines[3].endswith(" - |")
+    with pytest.raises(ValueError, match="sweep baseline 'cosine' is not among the rows"):
+        run_sweep(make_sweep(rows=[ROWS[0] | {"baseline": "cosine"}]), Runs(), tmp_path)
+
+
 def test_table_of_a_part_and_published_column():
     sweep = make_sweep(rows=[ROWS[0], ROWS[1] | {"published": 92.4}])
     first = {"name": "identity", "seed": 0, "accuracy": 99.0, "params": 12, "fixed": 0}

@@ -19,16 +19,52 @@ from fixed_head_jax.backbones.layers import (
     Conv,
     check_choice,
     check_out_channels,
+    convolve,
     remat_block,
     resize_channels,
 )
+from fixed_head_jax.heads import frames
 from fixed_head_jax.initializers import he_normal_fan_in
 
 SHORTCUTS = ("pad", "projection")
+# Options C to G of the thesis: 1x1 convolutions whose kernel is a frame [in, out].
+FRAMES = {
+    "hadamard": frames.hadamard,
+    "orthoplex": frames.orthoplex,
+    "orthoplex_shuffled": frames.orthoplex_shuffled,
+    "cube": frames.cube,
+    "cube_random": frames.cube_random,
+}
+OUT_SHORTCUTS = (*SHORTCUTS, *FRAMES)
+
+
+class FixedProjection(nn.Module):
+    """A 1x1 convolution with fixed weights; Hadamard's are multiplied by a learned -scale.
+
+    The scale starts at 1/sqrt(out). What is drawn (`cube_random`) lives in the collection "fixed".
+    """
+
+    features: int
+    frame: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
+        def make():
+            rng = self.make_rng("params") if self.frame == "cube_random" else None
+            return FRAMES[self.frame](rng, x.shape[-1], self.features)
+
+        if self.frame == "cube_random":
+            kernel = self.variable("fixed", "kernel", make).value
+        else:
+            kernel = make()
+        if self.frame == "hadamard":
+            scale = self.param("scale", nn.initializers.constant(self.features**-0.5), ())
+            kernel = -scale * kernel
+        return convolve(x, kernel.astype(x.dtype)[None, None])
 
 
 class CifarBlock(nn.Module):
-    """conv 3x3, conv 3x3, plus the shortcut: zero channels (option A) or a projection (B)."""
+    """conv 3x3, conv 3x3, plus the shortcut: zero channels, or a projection and batch norm."""
 
     channels: int
     strides: int
@@ -46,8 +82,12 @@ class CifarBlock(nn.Module):
         if x.shape[-1] != width or self.strides != 1:
             if self.shortcut == "pad":
                 x = resize_channels(x[:, :: self.strides, :: self.strides], width)
-            else:
+            elif self.shortcut == "projection":
                 x = self.conv(width, kernel_size=1, strides=self.strides, name="downsample.0")(x)
+                x = self.norm(name="downsample.1")(x, train)
+            else:
+                x = x[:, :: self.strides, :: self.strides]
+                x = FixedProjection(width, self.shortcut, name="downsample.0")(x)
                 x = self.norm(name="downsample.1")(x, train)
         # The surgery leaves the last block without its closing ReLU: its logits are signed.
         return y + x if self.out_channels else nn.relu(y + x)
@@ -62,8 +102,9 @@ class CifarResNet(nn.Module):
             or "projection" (1x1 convolution and batch norm).
         out_channels: None, or the number of class channels: the second convolution of the last
             block then gives exactly these (batch norm kept, closing ReLU removed).
-        out_shortcut: shortcut of that block: "pad" (option A of the thesis; its published result)
-            or "projection" (option B).
+        out_shortcut: shortcut of that block: "pad" (option A of the thesis; its published result),
+            "projection" (B), or one with fixed weights and batch norm: "hadamard" (C),
+            "orthoplex" (D), "orthoplex_shuffled" (E), "cube" (F) or "cube_random" (G).
         dtype: compute dtype.
         axis_name: mesh axis that batch statistics are averaged over, or None.
         remat: computes the blocks again in the backward pass instead of storing their insides.
@@ -83,8 +124,10 @@ class CifarResNet(nn.Module):
     torch_head = "linear"  # name of the classifier in torch state dicts
 
     def __post_init__(self):
-        for field in ("shortcut", "out_shortcut"):
-            check_choice(field, getattr(self, field), SHORTCUTS)
+        check_choice("shortcut", self.shortcut, SHORTCUTS)
+        check_choice("out_shortcut", self.out_shortcut, OUT_SHORTCUTS)
+        if self.out_channels is None and self.out_shortcut != "pad":
+            raise ValueError(f"out_shortcut={self.out_shortcut!r} needs out_channels; set it")
         check_out_channels(self.out_channels)
         super().__post_init__()
 
