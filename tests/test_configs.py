@@ -12,9 +12,13 @@ from fixed_head_jax import experiment, sweep, train
 CONFIGS = sorted(
     path.stem for path in Path(__file__).parents[1].glob("configs/*.py") if path.stem != "common"
 )
+SLOW = ("shalev_stl10",)  # a ResNet-18
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CONFIGS],
+)
 def test_config_trains(name, tmp_path):
     module = importlib.import_module(f"configs.{name}")
     config = module.get_config("smoke")
