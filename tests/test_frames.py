@@ -7,6 +7,7 @@ import pytest
 import scipy.linalg
 
 from fixed_head_jax.heads import frames
+from fixed_head_jax.heads.frames.bits import repeats_earlier
 
 RNG = jax.random.key(3)
 H8 = "++++++++ +-+-+-+- ++--++-- +--++--+ ++++---- +-+--+-+ ++----++ +--+-++-"
@@ -252,7 +253,7 @@ def test_repeated_codes_are_found():
     codes[2], codes[5], codes[4] = codes[0], codes[0], codes[1]
     codes[4, 63] ^= True
     expected = [False, False, True, False, False, True]
-    np.testing.assert_array_equal(frames._repeats_earlier(jnp.array(codes)), expected)
+    np.testing.assert_array_equal(repeats_earlier(jnp.array(codes)), expected)
 
 
 @pytest.mark.parametrize("dim, num_classes", [(1, 2), (3, 8), (5, 32), (8, 256), (64, 300)])
