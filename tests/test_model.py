@@ -158,3 +158,11 @@ def test_identity_head_of_a_densenet_trains_its_last_block():
     grads = jax.jit(jax.grad(loss))(variables["params"])["backbone"]
     last = grads["features.denseblock3"]["denselayer16"]["conv2"]["kernel"]
     assert np.abs(last).max() > 0
+
+
+def test_mobilenet_starts_its_classifier_as_the_public_model_does():
+    assert get_model(4, "mobilenet_v2").head.kernel_init == "normal"
+    assert get_model(4, "resnet18").head.kernel_init == "uniform"
+    head = get_head("linear", num_classes=200, kernel_init="normal")
+    params = head.init(jax.random.key(0), jnp.zeros((1, 100)))["params"]
+    assert params["kernel"].std() == pytest.approx(0.01, rel=0.02) and not params["bias"].any()

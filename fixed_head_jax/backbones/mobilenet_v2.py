@@ -77,6 +77,7 @@ class MobileNetV2(nn.Module):
     remat: bool = False
 
     torch_head = "classifier.1"  # name of the classifier in torch state dicts
+    head_defaults = {"linear": {"kernel_init": "normal"}}  # of the public model
 
     def __post_init__(self):
         if self.width <= 0:

@@ -6,7 +6,11 @@ from jaxtyping import Array, Float
 
 from fixed_head_jax.initializers import he_normal_fan_in, uniform, uniform_fan_in
 
-KERNEL_INITS = {"uniform": uniform_fan_in, "he_normal": he_normal_fan_in}
+KERNEL_INITS = {
+    "uniform": uniform_fan_in,
+    "he_normal": he_normal_fan_in,
+    "normal": nn.initializers.normal(0.01),
+}
 
 
 class Linear(nn.Module):
@@ -14,9 +18,9 @@ class Linear(nn.Module):
 
     Attributes:
         num_classes: K.
-        kernel_init: "uniform", U(-1/sqrt(D), 1/sqrt(D)), or "he_normal", N(0, 2/D), which the
-            thesis uses for its CIFAR ResNets.
-        use_bias: adds a bias, drawn from U(-1/sqrt(D), 1/sqrt(D)) either way.
+        kernel_init: "uniform", U(-1/sqrt(D), 1/sqrt(D)); "he_normal", N(0, 2/D), which the thesis
+            uses for its CIFAR ResNets; or "normal", N(0, 0.01^2), MobileNetV2's.
+        use_bias: adds a bias: zeros with "normal", otherwise from U(-1/sqrt(D), 1/sqrt(D)).
 
     Raises:
         ValueError: on an unknown `kernel_init`, at construction.
@@ -41,5 +45,6 @@ class Linear(nn.Module):
         shape = (dim, self.num_classes)
         logits = features @ self.param("kernel", KERNEL_INITS[self.kernel_init], shape, jnp.float32)
         if self.use_bias:
-            logits += self.param("bias", uniform(dim**-0.5), (self.num_classes,))[None, :]
+            bound = 0.0 if self.kernel_init == "normal" else dim**-0.5
+            logits += self.param("bias", uniform(bound), (self.num_classes,))[None, :]
         return logits
