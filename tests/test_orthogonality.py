@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from fixed_head_jax import initializers
+from fixed_head_jax.backbones.cifar_resnet import CifarResNet
+from fixed_head_jax.heads import get_head
 from fixed_head_jax.losses import orthogonality
-from fixed_head_jax.model import get_model
+from fixed_head_jax.model import Classifier, get_model
+from fixed_head_jax.pooling import get_pool
 from fixed_head_jax.tasks import get_task
 
 soft_orthogonality = jax.jit(orthogonality.soft_orthogonality)
@@ -161,7 +164,7 @@ def test_one_or_all_convolutions_of_a_network(monkeypatch):
 
 
 def test_penalty_is_added_to_the_supervised_loss():
-    model = get_model(3, "resnet20")
+    model = Classifier(CifarResNet(1), get_pool("mean"), get_head("linear", num_classes=3))
     images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
     batch = {"image": images, "label": jnp.array([0, 1, 2, 1])}
     losses, metrics = {}, {}

@@ -157,6 +157,7 @@ def test_every_example_by_itself():
     assert np.abs(both[0][1] - both[1][1]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_other_sizes_interpolate_the_positions():
     """96 pixels with a table for 224: as a network whose own table is the interpolated one."""
     backbone = ViT(width=32, depth=1, num_heads=2)
@@ -184,11 +185,13 @@ def gradients(backbone):
     return named(jax.jit(jax.grad(loss))(variables["params"]))
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_parameter():
     for name, leaf in gradients(tiny()).items():
         assert np.isfinite(leaf).all() and np.abs(leaf).max() > 1e-3, name
 
 
+@pytest.mark.slow
 def test_remat_changes_no_value():
     plain, remat = tiny(), tiny(remat=True)
     variables = random_variables(plain)
@@ -202,6 +205,7 @@ def test_remat_changes_no_value():
         assert str(program).count("prevent_cse") == 2 * backbone.remat
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_parameters_softmax_and_statistics_in_float32():
     backbone = tiny(dtype=jnp.bfloat16)
     variables = random_variables(backbone)
