@@ -47,6 +47,7 @@ def get_config() -> ConfigDict:
     config.model.backbone = "resnet18"
     config.model.head = "linear"
     config.model.pool = "mean"
+    config.model.orthogonal_init = ()  # patterns of kernel paths that start orthogonal
     config.model.backbone_options = ConfigDict()
     config.model.backbone_options.image_size = config_dict.placeholder(int)
     config.model.backbone_options.out_channels = config_dict.placeholder(int)

@@ -13,7 +13,9 @@ from fixed_head_jax import optim, parallel, pretrained
 from fixed_head_jax.augment import make_augment
 from fixed_head_jax.data import Dataset, open_dataset
 from fixed_head_jax.data.sampling import epoch_start
+from fixed_head_jax.initializers import redraw_orthogonal
 from fixed_head_jax.model import get_model
+from fixed_head_jax.paths import match_kernels
 from fixed_head_jax.step import TrainState, averaged, make_eval_step, make_train_step
 from fixed_head_jax.tasks import get_task
 
@@ -67,6 +69,7 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     total_steps = config.total_steps or starts(config.total_epochs)
     images = jnp.zeros((1, *source.image_shape), jnp.float32)
     params, _, _ = jax.eval_shape(init, jax.random.key(0), images)
+    match_kernels(params, "model.orthogonal_init", config.model.orthogonal_init)
     schedule = _make_schedule(config.optim, total_steps, starts)
     tx = _make_optimizer(config.optim, params, schedule)
 
@@ -74,6 +77,8 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         params, model_state, task_state = init(jax.random.key(config.seed), images)
         given = dict(initial or {})
         params, model_state = given.pop("params", params), {**model_state, **given}
+        rng = jax.random.fold_in(jax.random.key(config.seed), _ORTHOGONAL)
+        params = redraw_orthogonal(rng, params, config.model.orthogonal_init)
         ema = jax.tree.map(jnp.copy, averaged(params, model_state)) if config.ema_decay else {}
         step = jnp.zeros((), jnp.int32)
         return TrainState(step, params, model_state, task_state, tx.init(params), ema)
@@ -89,6 +94,7 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     )  # fmt: skip
 
 
+_ORTHOGONAL = 1  # folded into the seed, so that these draws repeat none of the model's
 _RISING_METRICS = ("accuracy", "top5_accuracy")  # of the evaluators: larger is better
 _DATA_KEYS = ("first_classes", "image_size", "placement", "num_threads")
 _OPTION_KEYS = ("backbone_options", "head_options", "pool_options")

@@ -184,6 +184,18 @@ def test_init_from_a_workdir_starts_where_that_run_ended(make_config, tmp_path):
     np.testing.assert_array_equal(weight.T, ended.model_state["fixed"]["head"]["kernel"])
 
 
+def test_orthogonal_init_redraws_the_kernels_that_match(make_config):
+    states = [
+        jax.jit(experiment.build(make_config(**{"model.orthogonal_init": patterns})).create_state)()
+        for patterns in ((), ("^backbone/layer3.*conv2/kernel$",))
+    ]
+    plain, redrawn = (state.params["backbone"] for state in states)
+    kernel = redrawn["layer3.0"]["conv2"]["kernel"].reshape(-1, 64)
+    np.testing.assert_allclose(kernel.T @ kernel, np.eye(64), atol=1e-5)
+    assert not np.array_equal(kernel, plain["layer3.0"]["conv2"]["kernel"].reshape(-1, 64))
+    assert_same_bits(plain["layer2.0"], redrawn["layer2.0"])
+
+
 def test_init_from_what_does_not_fit_is_refused(make_config, tmp_path):
     train.train(experiment.build(make_config(total_steps=2)), tmp_path / "source")
     for overrides, message in (
@@ -249,6 +261,11 @@ BAD = [
     ({"optim.name": "sdg"}, "sdg"),
     ({"optim.frozen": ("nothing_here",)}, "nothing_here"),
     ({"task.options.label_smoothing": 1.5}, "label_smoothing"),
+    ({"model.orthogonal_init": ("bn1",)}, "model.orthogonal_init patterns match .* no kernel"),
+    (
+        {"task.options.orthogonality": "soft", "task.options.orthogonality_patterns": ("convv",)},
+        "orthogonality_patterns pattern 'convv' matches no parameter",
+    ),
     ({"total_steps": 0, "total_epochs": -1.0}, "total_epochs must be positive"),
 ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from fixed_head_jax.losses.orthogonality import (
     soft_orthogonality,
     sum_over_kernels,
 )
+from fixed_head_jax.paths import match_kernels
 
 PENALTIES = {"soft": soft_orthogonality, "double_soft": double_soft_orthogonality}
 
@@ -42,7 +43,7 @@ def supervised(
 
     Raises:
         ValueError: if `label_smoothing` or `orthogonality_weight` is outside its range, or
-            `orthogonality` unknown; at the first call, on a pattern that matches no kernel.
+            `orthogonality` unknown; `init`, on a pattern that matches no kernel.
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
@@ -60,7 +61,10 @@ def supervised(
 
     def init(rng, images):
         variables = dict(model.init(rng, images, train=True))
-        return variables.pop("params", {}), variables, {}
+        params = variables.pop("params", {})
+        if orthogonality is not None:
+            match_kernels(params, "orthogonality_patterns", orthogonality_patterns)
+        return params, variables, {}
 
     def loss(params, model_state, task_state, batch, rngs):
         del rngs  # nothing random beyond the augmentation
