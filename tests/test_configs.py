@@ -12,7 +12,7 @@ from fixed_head_jax import experiment, sweep, train
 CONFIGS = sorted(
     path.stem for path in Path(__file__).parents[1].glob("configs/*.py") if path.stem != "common"
 )
-SLOW = ("shalev_stl10",)  # a ResNet-18
+SLOW = ("qian_cifar100", "shalev_stl10")
 
 
 @pytest.mark.parametrize(
