@@ -14,6 +14,7 @@ from fixed_head_jax.augment import make_augment
 from fixed_head_jax.data import Dataset, open_dataset
 from fixed_head_jax.data.sampling import epoch_start
 from fixed_head_jax.initializers import redraw_orthogonal
+from fixed_head_jax.lookup import check_choice
 from fixed_head_jax.model import get_model
 from fixed_head_jax.paths import match_kernels
 from fixed_head_jax.step import TrainState, averaged, make_eval_step, make_train_step
@@ -118,8 +119,7 @@ def _options(config: ConfigDict) -> dict:
 def _dtype(name: str):
     dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
     dtypes["auto"] = dtypes["float32" if jax.default_backend() == "cpu" else "bfloat16"]
-    if name not in dtypes:
-        raise ValueError(f"unknown dtype {name!r}; known: {', '.join(sorted(dtypes))}")
+    check_choice("dtype", name, sorted(dtypes))
     return dtypes[name]
 
 
@@ -135,9 +135,7 @@ def _check_sizes(config, num_devices):
         )
     if not config.total_steps and config.total_epochs <= 0:
         raise ValueError(f"total_epochs must be positive, got {config.total_epochs}")
-    if config.best_metric not in _RISING_METRICS:
-        known = ", ".join(_RISING_METRICS)
-        raise ValueError(f"unknown best_metric {config.best_metric!r}; known: {known}")
+    check_choice("best_metric", config.best_metric, _RISING_METRICS)
     if not 0 <= config.ema_decay < 1:
         raise ValueError(f"ema_decay must be in [0, 1), got {config.ema_decay}")
 

@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 
@@ -32,6 +32,12 @@ def build(kind: str, entries: Mapping[str, Callable], name: str, options: Mappin
                 f"it takes: {_names(known)}"
             )
     return entries[name](**options)
+
+
+def check_choice(field: str, value: str, known: Iterable[str]) -> None:
+    """Raises ValueError, naming the field and what is known, unless `value` is one of `known`."""
+    if value not in known:
+        raise ValueError(f"unknown {field} {value!r}; known: {_names(known)}")
 
 
 _LINEN_FIELDS = ("parent", "name")

@@ -17,7 +17,6 @@ from jaxtyping import Array, Float
 from fixed_head_jax.backbones.layers import (
     BatchNorm,
     Conv,
-    check_choice,
     check_out_channels,
     convolve,
     remat_block,
@@ -25,6 +24,7 @@ from fixed_head_jax.backbones.layers import (
 )
 from fixed_head_jax.heads import frames
 from fixed_head_jax.initializers import he_normal_fan_in
+from fixed_head_jax.lookup import check_choice
 
 SHORTCUTS = ("pad", "projection")
 # Options C to G of the thesis: 1x1 convolutions whose kernel is a frame [in, out].

@@ -234,12 +234,6 @@ def check_out_channels(out_channels: int | None) -> None:
         raise ValueError(f"out_channels must be at least 1, got {out_channels}")
 
 
-def check_choice(field: str, value: str, known: tuple[str, ...]) -> None:
-    """Raises ValueError unless `value` is one of `known`."""
-    if value not in known:
-        raise ValueError(f"unknown {field} {value!r}; known: {', '.join(known)}")
-
-
 def check_size(images: Float[Array, "b h w c"], smallest: int) -> None:
     """Raises ValueError if the images have fewer than `smallest` pixels on a side."""
     if min(images.shape[1:3]) < smallest:

@@ -18,13 +18,13 @@ from jaxtyping import Array, Float
 from fixed_head_jax.backbones.layers import (
     BatchNorm,
     Conv,
-    check_choice,
     check_out_channels,
     max_pool,
     remat_block,
     resize_channels,
 )
 from fixed_head_jax.initializers import he_normal_fan_out, uniform_fan_in
+from fixed_head_jax.lookup import check_choice
 
 STEMS = ("imagenet", "stl")
 OUT_SHORTCUTS = ("pad", "projection", "none")

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from fixed_head_jax.heads import frames
 from fixed_head_jax.initializers import uniform, uniform_fan_in
+from fixed_head_jax.lookup import check_choice
 
 KERNEL_INITS = {
     "uniform": lambda rng, dim, num_classes: uniform_fan_in(rng, (dim, num_classes)),
@@ -59,9 +60,9 @@ class Cosine(nn.Module):
     kappa: float = 0.0
 
     def __post_init__(self):
-        _check_known("kernel_init", self.kernel_init, KERNEL_INITS)
-        _check_known("scale_form", self.scale_form, SCALE_FORMS)
-        _check_known("bias_form", self.bias_form, BIAS_FORMS)
+        check_choice("kernel_init", self.kernel_init, KERNEL_INITS)
+        check_choice("scale_form", self.scale_form, SCALE_FORMS)
+        check_choice("bias_form", self.bias_form, BIAS_FORMS)
         lowest = 1 if self.scale_form == "softplus" else 0
         if self.init_scale is not None and not lowest < self.init_scale < math.inf:
             raise ValueError(
@@ -236,13 +237,8 @@ def _scale(head):
     return scale
 
 
-def _check_known(name, value, known):
-    if value not in known:
-        raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
-
-
 def _check_margin_head(kind, head, largest):
-    _check_known("kernel_init", head.kernel_init, KERNEL_INITS)
+    check_choice("kernel_init", head.kernel_init, KERNEL_INITS)
     if not 0 < head.scale < math.inf:
         raise ValueError(f"{kind} needs a finite scale > 0, got {head.scale}")
     if not 0 <= head.margin <= largest:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from fixed_head_jax.heads import frames
 from fixed_head_jax.initializers import uniform
+from fixed_head_jax.lookup import check_choice
 
 
 class Random(nn.Module):
@@ -73,8 +74,7 @@ class Orthogonal(nn.Module):
     bias_init: str = "uniform"
 
     def __post_init__(self):
-        if self.bias_init not in ("uniform", "zeros"):
-            raise ValueError(f"unknown bias_init {self.bias_init!r}; known: uniform, zeros")
+        check_choice("bias_init", self.bias_init, ("uniform", "zeros"))
         _check_scale(self.init_scale)
         super().__post_init__()
 
@@ -195,8 +195,7 @@ class Identity(nn.Module):
     use_bias: bool = False
 
     def __post_init__(self):
-        if self.take not in ("first", "last"):
-            raise ValueError(f"unknown take {self.take!r}; known: first, last")
+        check_choice("take", self.take, ("first", "last"))
         super().__post_init__()
 
     def check_capacity(self, dim: int) -> None:

@@ -5,6 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fixed_head_jax.initializers import he_normal_fan_in, uniform, uniform_fan_in
+from fixed_head_jax.lookup import check_choice
 
 KERNEL_INITS = {
     "uniform": uniform_fan_in,
@@ -31,9 +32,7 @@ class Linear(nn.Module):
     use_bias: bool = True
 
     def __post_init__(self):
-        if self.kernel_init not in KERNEL_INITS:
-            known = ", ".join(KERNEL_INITS)
-            raise ValueError(f"unknown kernel_init {self.kernel_init!r}; known: {known}")
+        check_choice("kernel_init", self.kernel_init, KERNEL_INITS)
         super().__post_init__()
 
     def check_capacity(self, dim: int) -> None:

@@ -66,7 +66,7 @@ def sum_over_kernels(
     Raises:
         ValueError: on a pattern that matches nothing, or a match that is not a kernel.
     """
-    matched = jax.tree.leaves(match_kernels(params, "orthogonality", patterns))
+    matched = jax.tree.leaves(match_kernels(params, "orthogonality_patterns", patterns))
     leaves = zip(jax.tree.leaves(params), matched, strict=True)
     kernels = [leaf for leaf, matches in leaves if matches]
     return sum((penalty(kernel) for kernel in kernels), start=jnp.zeros((), jnp.float32))

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fixed_head_jax.lookup import check_choice
 from fixed_head_jax.losses.orthogonality import (
     double_soft_orthogonality,
     soft_orthogonality,
     sum_over_kernels,
 )
-from fixed_head_jax.paths import match_kernels
 
 PENALTIES = {"soft": soft_orthogonality, "double_soft": double_soft_orthogonality}
 
@@ -47,23 +47,12 @@ def supervised(
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
-    if orthogonality is not None and orthogonality not in PENALTIES:
-        known = ", ".join(PENALTIES)
-        raise ValueError(f"unknown orthogonality {orthogonality!r}; known: {known}")
-    if orthogonality_weight < 0:
-        raise ValueError(f"orthogonality_weight must be at least 0, got {orthogonality_weight}")
-
-    def regularizer(params):
-        if orthogonality is None:
-            return 0.0
-        penalty = PENALTIES[orthogonality]
-        return orthogonality_weight * sum_over_kernels(params, orthogonality_patterns, penalty)
+    regularizer = _regularizer(orthogonality, orthogonality_weight, orthogonality_patterns)
 
     def init(rng, images):
         variables = dict(model.init(rng, images, train=True))
         params = variables.pop("params", {})
-        if orthogonality is not None:
-            match_kernels(params, "orthogonality_patterns", orthogonality_patterns)
+        jax.eval_shape(regularizer, params)  # refuses patterns that match no kernel
         return params, variables, {}
 
     def loss(params, model_state, task_state, batch, rngs):
@@ -82,3 +71,13 @@ def supervised(
         return mean_loss + regularizer(params), ({**model_state, **updates}, task_state, metrics)
 
     return init, loss
+
+
+def _regularizer(orthogonality, weight, patterns):
+    """Returns the function of the parameters that is added to the loss."""
+    if weight < 0:
+        raise ValueError(f"orthogonality_weight must be at least 0, got {weight}")
+    if orthogonality is None:
+        return lambda params: 0.0
+    check_choice("orthogonality", orthogonality, PENALTIES)
+    return lambda params: weight * sum_over_kernels(params, patterns, PENALTIES[orthogonality])
