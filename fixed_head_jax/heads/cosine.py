@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from fixed_head_jax.heads import frames
+from fixed_head_jax.heads.parts import fixed_kernel, norm
 from fixed_head_jax.initializers import uniform, uniform_fan_in
 from fixed_head_jax.lookup import check_choice
 
@@ -209,20 +210,17 @@ def t_vmf(cosine: Float[Array, "*shape"], kappa: float) -> Float[Array, "*shape"
 
 def _cosines(head, features):
     """Returns the cosines [B, K] between features and the head's class vectors."""
-    draw, shape = KERNEL_INITS[head.kernel_init], (features.shape[-1], head.num_classes)
+    draw, dim = KERNEL_INITS[head.kernel_init], features.shape[-1]
     if head.fixed:
-        stored = head.variable("fixed", "kernel", lambda: draw(head.make_rng("params"), *shape))
-        kernel = stored.value
+        kernel = fixed_kernel(head, draw, dim)
     else:
-        kernel = head.param("kernel", draw, *shape)
+        kernel = head.param("kernel", draw, dim, head.num_classes)
     # By default GPU and TPU multiply with fewer bits than float32 has.
-    return jnp.matmul(_unit(features, 1), _unit(kernel, 0), precision=jax.lax.Precision.HIGHEST)
-
-
-def _unit(vectors, axis):
-    # Clamped before the root, whose gradient at zero is infinite.
-    squares = jnp.sum(vectors**2, axis, keepdims=True)
-    return vectors / jnp.sqrt(jnp.maximum(squares, 1e-12**2))
+    return jnp.matmul(
+        features / norm(features, 1e-12),
+        kernel / norm(kernel, 1e-12, axis=0),
+        precision=jax.lax.Precision.HIGHEST,
+    )
 
 
 def _scale(head):

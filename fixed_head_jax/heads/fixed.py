@@ -5,13 +5,12 @@ computed again (Hadamard, identity) is stored nowhere. With `learned=True` the s
 are where a parameter starts, for comparison.
 """
 
-import math
-
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fixed_head_jax.heads import frames
+from fixed_head_jax.heads.parts import check_scale, fixed_kernel, norm
 from fixed_head_jax.initializers import uniform
 from fixed_head_jax.lookup import check_choice
 
@@ -41,7 +40,7 @@ class Random(nn.Module):
     def __call__(self, features: Float[Array, "b d"]) -> Float[Array, "b k"]:
         dim = features.shape[-1]
         if not self.learned:
-            return features @ _fixed_kernel(self, frames.random_integers, dim) + self.bias
+            return features @ fixed_kernel(self, frames.random_integers, dim) + self.bias
         kernel = self.param("kernel", frames.random_integers, dim, self.num_classes)
         initial = nn.initializers.constant(self.bias)
         return features @ kernel + self.param("bias", initial, (self.num_classes,))[None, :]
@@ -75,7 +74,7 @@ class Orthogonal(nn.Module):
 
     def __post_init__(self):
         check_choice("bias_init", self.bias_init, ("uniform", "zeros"))
-        _check_scale(self.init_scale)
+        check_scale(self.init_scale)
         super().__post_init__()
 
     def check_capacity(self, dim: int) -> None:
@@ -84,8 +83,8 @@ class Orthogonal(nn.Module):
     @nn.compact
     def __call__(self, features: Float[Array, "b d"]) -> Float[Array, "b k"]:
         dim = features.shape[-1]
-        x = features / _norm(features, 1e-12) if self.normalize_features else features
-        logits = x @ _fixed_kernel(self, frames.orthogonal, dim)
+        x = features / norm(features, 1e-12) if self.normalize_features else features
+        logits = x @ fixed_kernel(self, frames.orthogonal, dim)
         if self.init_scale is not None:
             logits *= self.param("scale", nn.initializers.constant(self.init_scale), ())
         if self.use_bias:
@@ -132,7 +131,7 @@ class Hadamard(nn.Module):
     learned: bool = False
 
     def __post_init__(self):
-        _check_scale(self.init_scale)
+        check_scale(self.init_scale)
         if self.allow_repeated and self.distinct:
             raise ValueError("allow_repeated=True and distinct=True exclude each other; set one")
         super().__post_init__()
@@ -159,7 +158,7 @@ class Hadamard(nn.Module):
         dim, num_classes = features.shape[-1], self.num_classes
         self.check_capacity(dim)
         # The guard of 1e-8 is added, as published; the 1e-15 only keeps the gradient finite.
-        x = features / (_norm(features, 1e-15) + 1e-8) if self.normalize_features else features
+        x = features / (norm(features, 1e-15) + 1e-8) if self.normalize_features else features
         scale = num_classes**-0.5 if self.init_scale is None else self.init_scale
         if self.learn_scale:
             scale = self.param("scale", nn.initializers.constant(scale), ())
@@ -213,15 +212,6 @@ class Identity(nn.Module):
         return logits
 
 
-def _fixed_kernel(head, frame, dim):
-    """Returns the head's class vectors [D, K], drawn when it is initialised."""
-
-    def draw():
-        return frame(head.make_rng("params"), dim, head.num_classes)
-
-    return head.variable("fixed", "kernel", draw).value
-
-
 def _walsh_hadamard(features, num_classes, distinct):
     """Computes features @ `hadamard_distinct`, or @ `hadamard`, without either matrix.
 
@@ -249,14 +239,3 @@ def _walsh_hadamard(features, num_classes, distinct):
     if not distinct:
         product = jnp.tile(product, (1, repeats))
     return product[:, :num_classes]
-
-
-def _norm(features, minimum):
-    """Returns the norms [B, 1], at least `minimum`."""
-    # Clamped before the root, whose gradient at zero is infinite.
-    return jnp.sqrt(jnp.maximum(jnp.sum(features**2, -1, keepdims=True), minimum**2))
-
-
-def _check_scale(init_scale):
-    if init_scale is not None and not 0 < init_scale < math.inf:
-        raise ValueError(f"init_scale must be finite and > 0, got {init_scale}")

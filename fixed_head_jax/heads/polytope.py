@@ -9,14 +9,13 @@ Times are of forward and backward in ms on 2 CPU cores, batch 128, beside those 
 the stored matrix.
 """
 
-import math
-
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fixed_head_jax.heads import frames
+from fixed_head_jax.heads.parts import check_scale, fixed_kernel
 from fixed_head_jax.initializers import uniform_fan_in
 
 
@@ -48,7 +47,7 @@ class Simplex(nn.Module):
     learn_scale: bool = False
 
     def __post_init__(self):
-        _check_scale(self.init_scale)
+        check_scale(self.init_scale)
         super().__post_init__()
 
     def check_capacity(self, dim: int) -> None:
@@ -90,7 +89,7 @@ class SimplexETF(nn.Module):
     learn_scale: bool = False
 
     def __post_init__(self):
-        _check_scale(self.init_scale)
+        check_scale(self.init_scale)
         super().__post_init__()
 
     def check_capacity(self, dim: int) -> None:
@@ -105,7 +104,7 @@ class SimplexETF(nn.Module):
             radius = (self.num_classes / (self.num_classes - 1)) ** 0.5
             logits = radius * (points - points.mean(axis=1, keepdims=True))
         else:
-            logits = points @ _fixed_kernel(self, frames.simplex_etf, points.shape[1])
+            logits = points @ fixed_kernel(self, frames.simplex_etf, points.shape[1])
         return logits * _scale(self)
 
 
@@ -133,7 +132,7 @@ class Orthoplex(nn.Module):
     learn_scale: bool = False
 
     def __post_init__(self):
-        _check_scale(self.init_scale)
+        check_scale(self.init_scale)
         super().__post_init__()
 
     def check_capacity(self, dim: int) -> None:
@@ -179,7 +178,7 @@ class Cube(nn.Module):
     learn_scale: bool = False
 
     def __post_init__(self):
-        _check_scale(self.init_scale)
+        check_scale(self.init_scale)
         super().__post_init__()
 
     def check_capacity(self, dim: int) -> None:
@@ -195,7 +194,7 @@ class Cube(nn.Module):
         points = _project(self, features, self._size)
         dim = points.shape[1]
         if self.random_codes:
-            logits = points @ _fixed_kernel(self, frames.cube_random, dim)
+            logits = points @ fixed_kernel(self, frames.cube_random, dim)
         else:
             logits = _cube(points, self.num_classes)
         return logits * _scale(self)
@@ -243,21 +242,7 @@ def _project(head, features, size):
     return nn.Dense(size, use_bias=False, kernel_init=uniform_fan_in, name="projection")(features)
 
 
-def _fixed_kernel(head, frame, dim):
-    """Returns the head's class vectors [dim, K], drawn when it is initialised."""
-
-    def draw():
-        return frame(head.make_rng("params"), dim, head.num_classes)
-
-    return head.variable("fixed", "kernel", draw).value
-
-
 def _scale(head):
     if head.learn_scale:
         return head.param("scale", nn.initializers.constant(head.init_scale), ())
     return head.init_scale
-
-
-def _check_scale(init_scale):
-    if not 0 < init_scale < math.inf:
-        raise ValueError(f"init_scale must be finite and > 0, got {init_scale}")

@@ -1,0 +1,30 @@
+"""What several heads are made of: stored class vectors, guarded norms, checked scales."""
+
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+
+def fixed_kernel(head: nn.Module, draw: Callable, dim: int) -> Float[Array, "d k"]:
+    """Returns the class vectors of a head, drawn when it is initialised, from "fixed"."""
+
+    def init():
+        return draw(head.make_rng("params"), dim, head.num_classes)
+
+    return head.variable("fixed", "kernel", init).value
+
+
+def norm(vectors: Float[Array, "a b"], minimum: float, axis: int = -1) -> Float[Array, "c d"]:
+    """Returns the norms along an axis, which is kept, at least `minimum`."""
+    # Clamped before the root, whose gradient at zero is infinite.
+    squares = jnp.sum(vectors**2, axis, keepdims=True)
+    return jnp.sqrt(jnp.maximum(squares, minimum**2))
+
+
+def check_scale(init_scale: float | None) -> None:
+    """Raises ValueError unless `init_scale` is None or finite and positive."""
+    if init_scale is not None and not 0 < init_scale < math.inf:
+        raise ValueError(f"init_scale must be finite and > 0, got {init_scale}")
