@@ -1,6 +1,6 @@
 """Weights in and out of PyTorch: state dicts <-> variables, exactly.
 
-python -m fixed_head_jax.pretrained convert IN OUT --backbone=resnet50
+From the command line: `python -m fixed_head_jax.pretrained convert IN OUT --backbone=resnet50`.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from fixed_head_jax.backbones import BACKBONES
-from fixed_head_jax.backbones.inception_v4 import InceptionV4
 from fixed_head_jax.checkpoint import read_variables
 from fixed_head_jax.model import Classifier, get_model
 from fixed_head_jax.torch_names import axes_of, name_of, plain_names, to_detectron2
 from fixed_head_jax.weight_files import read_weights
 from fixed_head_jax.workdir import read_config
 
+_HEAD = r"^head\."
 _SHOWN = 8  # names that an error lists of each kind
 
 
@@ -69,11 +69,12 @@ def from_torch(
     rng = jax.random.key(0) if rng is None else rng
     expected = traverse_util.flatten_dict(jax.eval_shape(init, rng))
     names = {path: name_of(path) for path in expected}
-    skipped = _matcher(skip, [*given, *names.values()], skip_head)
-    kept = {path: name for path, name in names.items() if not skipped(name)}
-    given = {name: value for name, value in given.items() if not skipped(name)}
+    _check_patterns(skip, [*given, *names.values()])
+    patterns = [*skip, _HEAD] if skip_head else skip
+    kept = {path: name for path, name in names.items() if not _matches(patterns, name)}
+    given = {name: value for name, value in given.items() if not _matches(patterns, name)}
     shapes = {kept[path]: _torch_shape(path, expected[path].shape) for path in kept}
-    if isinstance(model.backbone, InceptionV4):
+    if _may_have_background(model):
         _drop_background(given, shapes)
     _check(given, shapes)
     variables = {} if len(kept) == len(names) else traverse_util.flatten_dict(jax.jit(init)(rng))
@@ -117,8 +118,8 @@ def load(source: str | Path, model: Classifier) -> dict[str, Any]:
     return read_weights(source)
 
 
-def _matcher(patterns, names, skip_head):
-    """Returns the function that says whether a name is skipped."""
+def _check_patterns(patterns, names):
+    """Raises ValueError on patterns that are none, or match no name."""
     if isinstance(patterns, str):
         raise ValueError(f"skip={patterns!r} is a string; pass a sequence: ({patterns!r},)")
     for pattern in patterns:
@@ -129,12 +130,18 @@ def _matcher(patterns, names, skip_head):
             raise ValueError(f"skip pattern {pattern!r} is no pattern: {error}") from error
         if not found:
             raise ValueError(f"skip pattern {pattern!r} matches no name; e.g. {names[0]}")
-    patterns = [*patterns, *([r"^head\."] if skip_head else [])]
-    return lambda name: any(re.search(pattern, name) for pattern in patterns)
+
+
+def _matches(patterns, name):
+    return any(re.search(pattern, name) for pattern in patterns)
 
 
 def _torch_shape(path, shape):
     return tuple(shape[axis] for axis in axes_of(path, len(shape)))
+
+
+def _may_have_background(model):
+    return getattr(model.backbone, "torch_has_background", False)
 
 
 def _drop_background(given, shapes):
@@ -199,18 +206,14 @@ def convert(
         raise ValueError(f"OUT {target!r} must end in .safetensors, or .pkl for detectron2")
     if not Path(target).absolute().parent.is_dir():
         raise ValueError(f"the folder of OUT {target!r} does not exist; create it")
-    model = get_model(2, backbone)
-    torch_head = model.backbone.torch_head
-    state_dict = load(source, model)
-    skipped = _matcher(skip, list(plain_names(state_dict, torch_head)), skip_head=False)
     if Path(source).is_dir():
-        theirs = read_config(source).get("model.backbone")
-        if theirs != backbone:
-            raise ValueError(f"{source!r} is a run of {theirs}, not of {backbone}; name that one")
+        patterns, (model, variables) = skip, _of_run(source, backbone, skip)
     else:
-        state_dict = _checked(state_dict, model, backbone, (image_size, image_size, channels), skip)
-    named = {name: re.sub(rf"^{re.escape(torch_head)}\.", "head.", name) for name in state_dict}
-    state_dict = {name: state_dict[name] for name in named if not skipped(named[name])}
+        shape = (image_size, image_size, channels)
+        model, variables, patterns = _of_file(source, backbone, shape, skip)
+    flat = traverse_util.flatten_dict(variables)
+    kept = {path: value for path, value in flat.items() if not _matches(patterns, name_of(path))}
+    state_dict = to_torch(traverse_util.unflatten_dict(kept), model)
     if Path(target).suffix == ".pkl":
         Path(target).write_bytes(pickle.dumps(to_detectron2(state_dict)))
     else:
@@ -218,19 +221,28 @@ def convert(
     return len(state_dict)
 
 
-def _checked(state_dict, model, backbone, shape, skip):
-    """Returns a file's state dict under its plain names, after checking it against the backbone."""
+def _of_run(workdir, backbone, skip):
+    """Returns a model for the names, and the variables of a run."""
+    theirs = read_config(workdir).get("model.backbone")
+    if theirs != backbone:
+        raise ValueError(f"{workdir!r} is a run of {theirs}, not of {backbone}; name that one")
+    variables = read_variables(workdir)
+    _check_patterns(skip, [name_of(path) for path in traverse_util.flatten_dict(variables)])
+    return get_model(2, backbone), variables
+
+
+def _of_file(file, backbone, shape, skip):
+    """Returns the model that a file fits, its variables, and the patterns of what it lacks."""
+    model, state_dict = get_model(2, backbone), read_weights(file)
     given = plain_names(state_dict, model.backbone.torch_head)
     head = {name for name in given if name.startswith("head.")}
-    keep_head = head in ({"head.weight"}, {"head.weight", "head.bias"})
-    if keep_head:
-        rows = len(given["head.weight"])
-        rows = 1000 if (backbone, rows) == ("inception_v4", 1001) else rows
-        model = get_model(rows, backbone, head_options={"use_bias": "head.bias" in head})
-    variables = from_torch(state_dict, model, shape, skip_head=not keep_head, skip=skip)
-    converted = to_torch(variables, model)
-    torch_head = f"{model.backbone.torch_head}."
-    return {k: v for k, v in converted.items() if keep_head or not k.startswith(torch_head)}
+    if head not in ({"head.weight"}, {"head.weight", "head.bias"}):
+        patterns = [*skip, _HEAD]
+        return model, from_torch(state_dict, model, shape, skip=patterns), patterns
+    rows = len(given["head.weight"])
+    rows = 1000 if _may_have_background(model) and rows == 1001 else rows
+    model = get_model(rows, backbone, head_options={"use_bias": "head.bias" in head})
+    return model, from_torch(state_dict, model, shape, skip=skip), skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

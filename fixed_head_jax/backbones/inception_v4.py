@@ -161,6 +161,7 @@ class InceptionV4(nn.Module):
     remat: bool = False
 
     torch_head = "last_linear"  # name of the classifier in torch state dicts
+    torch_has_background = True  # an older file's classifier has a row for no class before 1000
 
     @property
     def num_features(self) -> int:
