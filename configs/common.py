@@ -123,6 +123,25 @@ def get_config() -> ConfigDict:
 MAY_DIFFER = ("data_dir", "data.num_threads")
 
 
+# Every head, and options unlike its own: small problems want a smaller scale under a margin.
+HEADS = {
+    **dict.fromkeys(("linear", "random", "orthogonal", "hadamard", "identity"), {}),
+    **dict.fromkeys(("simplex", "simplex_etf", "orthoplex", "cube", "cosine", "tvmf"), {}),
+    **dict.fromkeys(("cosface", "arcface"), {"model.head_options.scale": 16.0}),
+}
+
+
+def head_sweep(heads: dict[str, dict], seeds: tuple[int, ...]) -> dict:
+    """Returns a sweep over heads under the same seeds and data order; `linear` is the baseline."""
+    # A row starts from what the command line names: it also takes back the options of others.
+    defaults = {key: None for options in heads.values() for key in options}
+    rows = [
+        {"name": head, "overrides": {"model.head": head, **defaults, **options}, "published": None}
+        for head, options in heads.items()
+    ]
+    return {"baseline": "linear", "seeds": seeds, "rows": rows}
+
+
 def smoke(config: ConfigDict) -> ConfigDict:
     """Shrinks an experiment to two steps on the digits, so that a test can run it on a CPU."""
     config.data.name, config.data.first_classes = "digits", 0

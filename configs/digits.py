@@ -9,23 +9,15 @@ The sweep is Table 5.1 of Qian's thesis (2020) in small; see `results/` for the 
 
 from configs import common
 
-# Every head, and options unlike its own: small problems want a smaller scale under a margin.
-HEADS = {
-    **dict.fromkeys(("linear", "random", "orthogonal", "hadamard", "identity"), {}),
-    **dict.fromkeys(("simplex", "simplex_etf", "orthoplex", "cube", "cosine", "tvmf"), {}),
-    **dict.fromkeys(("cosface", "arcface"), {"model.head_options.scale": 16.0}),
-}
-
-
 def get_config(arg: str = ""):
-    variants = common.variants(arg, (*HEADS, "smoke"))
+    variants = common.variants(arg, (*common.HEADS, "smoke"))
     config = common.get_config()
     config.data.name = "digits"
     config.data.mean, config.data.std = (0.305,), (0.376,)
     config.augment.pad_crop = 1
     config.model.backbone = "resnet20"
-    head = next((name for name in variants if name in HEADS), "identity")
-    config.update_from_flattened_dict({"model.head": head, **HEADS[head]})
+    head = next((name for name in variants if name in common.HEADS), "identity")
+    config.update_from_flattened_dict({"model.head": head, **common.HEADS[head]})
     config.batch_size, config.eval_batch_size = 64, 355
     config.total_epochs, config.eval_every_epochs = 30.0, 5.0
     config.optim.lr, config.optim.weight_decay = 0.1, 5e-4
@@ -35,10 +27,4 @@ def get_config(arg: str = ""):
 
 def get_sweep():
     """Every head under the same seeds and data order; `linear` is the learned baseline."""
-    # A row starts from what the command line names: it also takes back the options of others.
-    defaults = {key: None for options in HEADS.values() for key in options}
-    rows = [
-        {"name": head, "overrides": {"model.head": head, **defaults, **options}, "published": None}
-        for head, options in HEADS.items()
-    ]
-    return {"baseline": "linear", "seeds": (0, 1, 2, 3, 4), "rows": rows}
+    return common.head_sweep(common.HEADS, seeds=(0, 1, 2, 3, 4))

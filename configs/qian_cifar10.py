@@ -10,7 +10,7 @@ Variants name the head: `qian_cifar10.py:hadamard`.
 
 from configs import common
 
-HEADS = ("linear", "random", "orthogonal", "hadamard", "identity")
+HEADS = {**common.HEADS, "linear": {"model.head_options.kernel_init": "he_normal"}}
 
 
 def get_config(arg: str = ""):
@@ -20,9 +20,8 @@ def get_config(arg: str = ""):
     config.data.mean, config.data.std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
     config.augment.pad_crop, config.augment.flip = 4, True
     config.model.backbone = "resnet32"
-    config.model.head = next((name for name in variants if name in HEADS), "identity")
-    if config.model.head == "linear":
-        config.model.head_options.kernel_init = "he_normal"
+    head = next((name for name in variants if name in HEADS), "identity")
+    config.update_from_flattened_dict({"model.head": head, **HEADS[head]})
     config.batch_size, config.total_epochs = 128, 164.0
     config.optim.lr, config.optim.weight_decay = 0.1, 1e-4
     config.optim.schedule, config.optim.milestones = "step", (81, 122)
@@ -31,13 +30,4 @@ def get_config(arg: str = ""):
 
 def get_sweep():
     """Every head under the same seeds and data order; `linear` is the learned baseline."""
-    options = {"linear": {"model.head_options.kernel_init": "he_normal"}}
-    rows = [
-        {
-            "name": head,
-            "overrides": {"model.head": head, **options.get(head, {})},
-            "published": None,
-        }
-        for head in HEADS
-    ]
-    return {"baseline": "linear", "seeds": (0, 1, 2), "rows": rows}
+    return common.head_sweep(HEADS, seeds=(0, 1, 2))
