@@ -9,6 +9,7 @@ The sweep is Table 5.1 of Qian's thesis (2020) in small; see `results/` for the 
 
 from configs import common
 
+
 def get_config(arg: str = ""):
     variants = common.variants(arg, (*common.HEADS, "smoke"))
     config = common.get_config()
