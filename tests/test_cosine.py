@@ -348,6 +348,24 @@ def test_contract(kind, options):
 
 
 @pytest.mark.parametrize("kind, options", VARIANTS)
+def test_class_vectors(kind, options):
+    """Without a bias the logits are in the order of the cosines with the class vectors."""
+    head, features, params, rest = build(kind, options)
+    variables = {"params": params, **rest}
+    vectors = head.class_vectors(variables, 8)
+    stored = rest["fixed"] if options["fixed"] else params
+    np.testing.assert_array_equal(vectors, stored["kernel"])
+    jitted = jax.jit(head.class_vectors, static_argnums=1)(variables, 8)
+    np.testing.assert_array_equal(jitted, vectors)
+    if options.get("bias_form"):
+        head = head.clone(bias_form="none")
+    logits = head.apply(variables, features)
+    x, y = np.asarray(features, np.float64), np.asarray(vectors, np.float64)
+    cosines = x @ y / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(y, axis=0)[None]
+    np.testing.assert_array_equal(np.argsort(logits, axis=None), np.argsort(cosines, axis=None))
+
+
+@pytest.mark.parametrize("kind, options", VARIANTS)
 def test_zero_features_and_class_vectors_give_finite_logits_and_gradients(kind, options):
     head, features, params, rest = build(kind, options)
     assert_finite(loss_and_grads(params, head, rest, jnp.zeros_like(features)))

@@ -43,9 +43,15 @@ FIXED = DRAWN + [
 VARIANTS = FIXED + [
     *((head, {}) for head in HEADS.values() if (head, {}) not in FIXED),
     (Linear, dict(kernel_init="he_normal", use_bias=False)),
+    (Linear, dict(class_scales=True)),
     (Random, dict(learned=True)),
     (Hadamard, dict(learned=True, distinct=True, dim=3)),
+    (Hadamard, dict(allow_repeated=True, dim=3)),
+    (Simplex, dict(max_separation=True)),
+    (Cube, CODES),
 ]
+# Those of `heads.cosine` compare directions alone; tests/test_cosine.py has theirs.
+DIRECTIONS = [HEADS[name] for name in ("cosine", "tvmf", "cosface", "arcface")]
 
 
 def build(head, num_classes=5, dim=8, **options):
@@ -153,6 +159,24 @@ def test_linear_initial_values():
         assert 0.045 < jnp.abs(variables["params"][name]).max() <= 0.05, name
     _, _, variables = build(Linear, num_classes=300, dim=400, kernel_init="he_normal")
     assert variables["params"]["kernel"].std() == pytest.approx((2 / 400) ** 0.5, rel=0.02)
+
+
+def test_linear_class_scales():
+    kernel = jnp.array([[1.0, 0, 0, 0], [1, 1, 1, 1], [2, -1, 2, 0]]).T
+    params = {"kernel": kernel, "bias": jnp.array([0.1, -0.2, 0.3])}
+    head = get_head("linear", num_classes=3, class_scales=True)
+    initial = head.init(RNG, H)["params"]
+    assert set(initial) == {"kernel", "bias", "class_scales"}
+    ones = initial["class_scales"]
+    np.testing.assert_array_equal(ones, np.ones(3))
+    without = get_head("linear", num_classes=3).apply({"params": params}, H)
+    start = head.apply({"params": {**params, "class_scales": ones}}, H)
+    np.testing.assert_array_equal(start, without)
+    learned = {"params": {**params, "class_scales": jnp.array([2.0, 0.5, -1])}}
+    logits = head.apply(learned, H)  # of [[3.1, 6.8, 2.3], [1.1, 8.8, 4.3]]
+    np.testing.assert_allclose(logits, [[6.2, 3.4, -2.3], [2.2, 4.4, -4.3]], atol=1e-6)
+    expected = jnp.array([[2.0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5], [-2, 1, -2, 0]]).T
+    np.testing.assert_array_equal(head.class_vectors(learned, 4), expected)
 
 
 def test_random_has_nothing_to_learn_and_its_bias_does_not_matter():
@@ -296,6 +320,25 @@ def test_contract(kind, options):
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} <= {jnp.dtype("float32")}
     at_zero = jax.tree.leaves(differentiate(jnp.zeros_like(features)))
     assert all(np.isfinite(leaf).all() for leaf in at_zero)
+
+
+@pytest.mark.parametrize("kind, options", [each for each in VARIANTS if each[0] not in DIRECTIONS])
+def test_class_vectors(kind, options):
+    """Logits less those of zero features, where only a bias is left, are the product with them."""
+    head, features, variables = build(kind, **options)
+    # Away from the initial values, which hide what is not read: scales 1, biases 0.
+    params = jax.tree.map(lambda leaf: 1.5 * leaf + 0.25, variables.get("params", {}))
+    variables = {**variables, "params": params} if params else variables
+    dim = features.shape[1]
+    vectors = head.class_vectors(variables, dim)
+    assert vectors.shape == (dim, 5) and vectors.dtype == jnp.float32
+    jitted = jax.jit(head.class_vectors, static_argnums=1)(variables, dim)
+    np.testing.assert_allclose(jitted, vectors, atol=1e-6)
+    logits, bias = (head.apply(variables, x) for x in (features, jnp.zeros_like(features)))
+    if getattr(head, "normalize_features", False):
+        features = features / jnp.linalg.norm(features, axis=1, keepdims=True)
+    product = np.asarray(features, np.float64) @ np.asarray(vectors, np.float64)
+    np.testing.assert_allclose(logits - bias, product, atol=1e-5 * max(1, np.abs(product).max()))
 
 
 @pytest.mark.parametrize("kind, options", VARIANTS)

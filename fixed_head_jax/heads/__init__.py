@@ -4,8 +4,17 @@ A head is a linen module with the field `num_classes` (K), the call `head(featur
 `check_capacity(dim)`, which raises ValueError where it cannot hold K classes in `dim` features;
 `get_model` asks before anything is initialised, and the call itself asks again. What a head draws
 but never learns lives in the collection "fixed". A head with a margin also has a pure method
-`training_logits(logits, labels)`: what the training loss takes; the call is without. To add one,
-write it in a file of its own and name it in `HEADS`; the contract tests cover it from there.
+`training_logits(logits, labels)`: what the training loss takes; the call is without.
+
+Every head has a pure method `class_vectors(variables, dim)`: the vectors, as columns [D, K], that
+it compares the features with, for evaluators. `variables` is the head's own, {"params", "fixed"},
+either missing where empty. The logits without the bias are features @ class_vectors, scales and a
+learned projection included, with features at unit norm where the head normalises them; in
+`heads.cosine`, whose class vectors count by direction alone, they are an increasing function of the
+cosines (decreasing if a learned scale is negative), the same for every class.
+
+To add a head, write it in a file of its own and name it in `HEADS`; the contract tests cover it
+from there.
 """
 
 from flax import linen as nn

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from fixed_head_jax.heads import frames
-from fixed_head_jax.heads.parts import fixed_kernel, norm
+from fixed_head_jax.heads.parts import direction_class_vectors, fixed_kernel, norm
 from fixed_head_jax.initializers import uniform, uniform_fan_in
 from fixed_head_jax.lookup import check_choice
 
@@ -77,6 +77,8 @@ class Cosine(nn.Module):
     def check_capacity(self, dim: int) -> None:
         """Any number of classes fits."""
 
+    class_vectors = direction_class_vectors
+
     @nn.compact
     def __call__(self, features: Float[Array, "b d"]) -> Float[Array, "b k"]:
         logits = _cosines(self, features)
@@ -132,6 +134,8 @@ class CosFace(nn.Module):
     def check_capacity(self, dim: int) -> None:
         """Any number of classes fits."""
 
+    class_vectors = direction_class_vectors
+
     @nn.compact
     def __call__(self, features: Float[Array, "b d"]) -> Float[Array, "b k"]:
         return self.scale * _cosines(self, features)
@@ -173,6 +177,8 @@ class ArcFace(nn.Module):
 
     def check_capacity(self, dim: int) -> None:
         """Any number of classes fits."""
+
+    class_vectors = direction_class_vectors
 
     @nn.compact
     def __call__(self, features: Float[Array, "b d"]) -> Float[Array, "b k"]:

@@ -5,12 +5,15 @@ computed again (Hadamard, identity) is stored nowhere. With `learned=True` the s
 are where a parameter starts, for comparison.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fixed_head_jax.heads import frames
-from fixed_head_jax.heads.parts import check_scale, fixed_kernel, norm
+from fixed_head_jax.heads.parts import check_scale, fixed_kernel, linear_class_vectors, norm
 from fixed_head_jax.initializers import uniform
 from fixed_head_jax.lookup import check_choice
 
@@ -35,6 +38,8 @@ class Random(nn.Module):
 
     def check_capacity(self, dim: int) -> None:
         """Any number of classes fits."""
+
+    class_vectors = linear_class_vectors
 
     @nn.compact
     def __call__(self, features: Float[Array, "b d"]) -> Float[Array, "b k"]:
@@ -79,6 +84,10 @@ class Orthogonal(nn.Module):
 
     def check_capacity(self, dim: int) -> None:
         """Any number of classes fits."""
+
+    def class_vectors(self, variables: Mapping[str, Any], dim: int) -> Float[Array, "d k"]:
+        """Returns what the features, at unit norm if the head normalises them, multiply."""
+        return linear_class_vectors(self.clone(normalize_features=False), variables, dim)
 
     @nn.compact
     def __call__(self, features: Float[Array, "b d"]) -> Float[Array, "b k"]:
@@ -153,6 +162,10 @@ class Hadamard(nn.Module):
                 "build it as published"
             )
 
+    def class_vectors(self, variables: Mapping[str, Any], dim: int) -> Float[Array, "d k"]:
+        """Returns what the features, at unit norm if the head normalises them, multiply."""
+        return linear_class_vectors(self.clone(normalize_features=False), variables, dim)
+
     @nn.compact
     def __call__(self, features: Float[Array, "b d"]) -> Float[Array, "b k"]:
         dim, num_classes = features.shape[-1], self.num_classes
@@ -200,6 +213,8 @@ class Identity(nn.Module):
     def check_capacity(self, dim: int) -> None:
         """Raises ValueError if K > D."""
         frames.check_identity(dim, self.num_classes)
+
+    class_vectors = linear_class_vectors
 
     @nn.compact
     def __call__(self, features: Float[Array, "b d"]) -> Float[Array, "b k"]:

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from fixed_head_jax.heads.parts import linear_class_vectors
 from fixed_head_jax.initializers import he_normal_fan_in, uniform, uniform_fan_in
 from fixed_head_jax.lookup import check_choice
 
@@ -15,21 +16,29 @@ KERNEL_INITS = {
 
 
 class Linear(nn.Module):
-    """Learned classifier: logits = features @ kernel + bias.
+    """Learned classifier: logits = features @ kernel + bias, times `class_scales` if set.
 
     Attributes:
         num_classes: K.
         kernel_init: "uniform", U(-1/sqrt(D), 1/sqrt(D)); "he_normal", N(0, 2/D), which the thesis
             uses for its CIFAR ResNets; or "normal", N(0, 0.01^2), MobileNetV2's.
         use_bias: adds a bias: zeros with "normal", otherwise from U(-1/sqrt(D), 1/sqrt(D)).
+        class_scales: multiplies each class' logit, bias included, by a parameter that starts at 1:
+            learnable weight scaling (Kang et al.). Usually it alone learns, in a second stage that
+            starts from a trained kernel and bias and freezes all else, with
+            `model.frozen_backbone` and `optim.frozen=("^head/(kernel|bias)$",)`.
 
     Raises:
         ValueError: on an unknown `kernel_init`, at construction.
+
+    Source: of `class_scales`, Kang et al. 2020, https://arxiv.org/abs/1910.09217 (LWS), with the
+    bias inside, as in released code.
     """
 
     num_classes: int
     kernel_init: str = "uniform"
     use_bias: bool = True
+    class_scales: bool = False
 
     def __post_init__(self):
         check_choice("kernel_init", self.kernel_init, KERNEL_INITS)
@@ -37,6 +46,8 @@ class Linear(nn.Module):
 
     def check_capacity(self, dim: int) -> None:
         """Any number of classes fits."""
+
+    class_vectors = linear_class_vectors
 
     @nn.compact
     def __call__(self, features: Float[Array, "b d"]) -> Float[Array, "b k"]:
@@ -46,4 +57,7 @@ class Linear(nn.Module):
         if self.use_bias:
             bound = 0.0 if self.kernel_init == "normal" else dim**-0.5
             logits += self.param("bias", uniform(bound), (self.num_classes,))[None, :]
+        if self.class_scales:
+            scales = self.param("class_scales", nn.initializers.ones, (self.num_classes,))
+            logits *= scales[None, :]
         return logits

@@ -1,8 +1,10 @@
-"""What several heads are made of: stored class vectors, guarded norms, checked scales."""
+"""What several heads are made of: class vectors, guarded norms, checked scales."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -15,6 +17,28 @@ def fixed_kernel(head: nn.Module, draw: Callable, dim: int) -> Float[Array, "d k
         return draw(head.make_rng("params"), dim, head.num_classes)
 
     return head.variable("fixed", "kernel", init).value
+
+
+def linear_class_vectors(
+    head: nn.Module, variables: Mapping[str, Any], dim: int
+) -> Float[Array, "d k"]:
+    """Implements `class_vectors` where logits are linear in the features, bias apart."""
+
+    def logits(features):
+        return head.apply(variables, features[None, :])[0]
+
+    jacobian = jax.jacfwd if dim < head.num_classes else jax.jacrev  # the smaller identity
+    # By default GPU and TPU multiply with fewer bits than float32 has.
+    with jax.default_matmul_precision("highest"):
+        return jacobian(logits)(jnp.zeros(dim)).T
+
+
+def direction_class_vectors(
+    head: nn.Module, variables: Mapping[str, Any], dim: int
+) -> Float[Array, "d k"]:
+    """Implements `class_vectors` where only directions are compared: the kernel as it is."""
+    del dim
+    return variables["fixed" if head.fixed else "params"]["kernel"]
 
 
 def norm(vectors: Float[Array, "a b"], minimum: float, axis: int = -1) -> Float[Array, "c d"]:

@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fixed_head_jax.heads import frames
-from fixed_head_jax.heads.parts import check_scale, fixed_kernel
+from fixed_head_jax.heads.parts import check_scale, fixed_kernel, linear_class_vectors
 from fixed_head_jax.initializers import uniform_fan_in
 
 
@@ -54,6 +54,8 @@ class Simplex(nn.Module):
         """Raises ValueError if K < 2, or D is not K - 1 where nothing is projected."""
         size = self.num_classes - 1
         frames.check_simplex(size if self.project else dim, self.num_classes)
+
+    class_vectors = linear_class_vectors
 
     @nn.compact
     def __call__(self, features: Float[Array, "b d"]) -> Float[Array, "b k"]:
@@ -97,6 +99,8 @@ class SimplexETF(nn.Module):
         size = self.num_classes if self.project else dim
         frames.check_simplex(size, self.num_classes, exactly=False)
 
+    class_vectors = linear_class_vectors
+
     @nn.compact
     def __call__(self, features: Float[Array, "b d"]) -> Float[Array, "b k"]:
         points = _project(self, features, self.num_classes)
@@ -138,6 +142,8 @@ class Orthoplex(nn.Module):
     def check_capacity(self, dim: int) -> None:
         """Raises ValueError if K > 2 D where nothing is projected."""
         frames.check_orthoplex(self._size if self.project else dim, self.num_classes)
+
+    class_vectors = linear_class_vectors
 
     @property
     def _size(self) -> int:
@@ -184,6 +190,8 @@ class Cube(nn.Module):
     def check_capacity(self, dim: int) -> None:
         """Raises ValueError if K > 2^D where nothing is projected."""
         frames.check_cube(self._size if self.project else dim, self.num_classes)
+
+    class_vectors = linear_class_vectors
 
     @property
     def _size(self) -> int:
