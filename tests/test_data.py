@@ -1,6 +1,7 @@
 """Orders, sources, and the same batches from disk and from device memory."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -75,8 +76,9 @@ def test_epoch_start_is_exact(epoch, num_examples, batch_size):
 
 
 def test_shards_concatenate_to_the_batch():
-    whole = list(resident.index_batches(0, 12, 30, 5, 4))
-    shards = [list(resident.index_batches(0, 12, 30, 5, 4, (i, 3))) for i in range(3)]
+    order = partial(sampling.train_indices, 0, batch_size=12, num_examples=30)
+    whole = list(resident.index_batches(order, 12, 5, 4))
+    shards = [list(resident.index_batches(order, 12, 5, 4, (i, 3))) for i in range(3)]
     for step, batch in enumerate(whole):
         parts = [shard[step]["index"] for shard in shards]
         np.testing.assert_array_equal(np.concatenate(parts), batch["index"])
@@ -215,14 +217,16 @@ def test_disk_and_resident_give_the_same_batches(digits_dir, batch_size):
 
 @pytest.mark.parametrize("num_threads", [2, 7])
 def test_any_number_of_threads_gives_the_same_batches(digits, num_threads):
-    expected = loader.disk_batches(digits, 0, 32, 0, 60, 1)
-    assert_batches_equal(loader.disk_batches(digits, 0, 32, 0, 60, num_threads), expected)
+    order = partial(sampling.train_indices, 0, batch_size=32, num_examples=len(digits))
+    expected = loader.disk_batches(digits, order, 32, 0, 60, 1)
+    assert_batches_equal(loader.disk_batches(digits, order, 32, 0, 60, num_threads), expected)
 
 
 def test_resuming_gives_the_tail(digits):
-    whole = list(loader.disk_batches(digits, 5, 64, 0, 50, 2))
-    assert_batches_equal(loader.disk_batches(digits, 5, 64, 33, 17, 2), whole[33:])
-    assert list(loader.disk_batches(digits, 5, 64, 50, 0, 2)) == []
+    order = partial(sampling.train_indices, 5, batch_size=64, num_examples=len(digits))
+    whole = list(loader.disk_batches(digits, order, 64, 0, 50, 2))
+    assert_batches_equal(loader.disk_batches(digits, order, 64, 33, 17, 2), whole[33:])
+    assert list(loader.disk_batches(digits, order, 64, 50, 0, 2)) == []
 
 
 def test_disk_eval_covers_the_split_once(digits):
@@ -238,6 +242,27 @@ def test_auto_goes_by_the_memory_limit(digits_dir):
     disk = data.open_dataset("digits", "train", digits_dir, memory_limit=size - 1)
     assert memory.arrays()["image"].shape == (1442, 8, 8, 1)
     assert disk.arrays() == {}
+
+
+@pytest.mark.parametrize("placement", ["resident", "disk"])
+def test_class_aware_batches_hold_every_class_equally_often(digits_dir, placement):
+    dataset = data.open_dataset(
+        "digits", "train", digits_dir, placement=placement, sampler="class_aware", per_class=3
+    )
+    labels = dataset.labels()
+    np.testing.assert_array_equal(labels, resident.load(dataset.source, 1)[1])
+    batches = list(dataset.train_batches(0, 30, 4, 3))
+    for batch in batches:
+        assert np.bincount(labels[batch["index"]]).tolist() == [3] * 10
+    np.testing.assert_array_equal(
+        batches[1]["index"],
+        sampling.class_aware_indices(0, 5, 30, sampling.class_members(labels), per_class=3),
+    )
+
+
+def test_labels_of_the_kept_classes(digits_dir):
+    dataset = data.open_dataset("digits", "train", digits_dir, first_classes=4)
+    np.testing.assert_array_equal(dataset.labels(), resident.load(dataset.source, 1)[1])
 
 
 # Errors
@@ -257,7 +282,9 @@ def test_auto_goes_by_the_memory_limit(digits_dir):
         (dict(first_classes=1), "first_classes must be 0 .*of 'digits', got 1"),
         (dict(first_classes=11), "2 ... 10.*got 11"),
         (dict(image_size=-1), "image_size must be >= 0 .*got -1"),
-        (dict(placement="gpu"), "unknown placement 'gpu'; use one of auto, resident, disk"),
+        (dict(placement="gpu"), "unknown placement 'gpu'; known: auto, resident, disk"),
+        (dict(sampler="balanced"), "unknown sampler 'balanced'; known: shuffled, class_aware"),
+        (dict(sampler="class_aware", per_class=0), "per_class must be >= 1, got 0"),
         (dict(num_threads=-1), "num_threads must be >= 0 .*got -1"),
     ],
 )
@@ -346,4 +373,4 @@ def test_batch_errors_come_before_the_first_batch(digits_dir, placement, options
 
 def test_disk_needs_a_thread(digits):
     with pytest.raises(ValueError, match="num_threads must be >= 1, got 0"):
-        loader.disk_batches(digits, 0, 8, 0, 1, 0)
+        loader.disk_batches(digits, np.arange, 8, 0, 1, 0)

@@ -1,13 +1,16 @@
 """Datasets: a source, where its images are kept, and the batches of every step."""
 
+import functools
 import math
 import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fixed_head_jax.data import loader, resident, sources
+from fixed_head_jax.data import loader, resident, sampling, sources
+from fixed_head_jax.lookup import check_choice
 
 PLACEMENTS = ("auto", "resident", "disk")
+SAMPLERS = ("shuffled", "class_aware")
 
 
 class Dataset(NamedTuple):
@@ -15,6 +18,7 @@ class Dataset(NamedTuple):
 
     Attributes:
         source: name, split, num_classes, class_names, image_shape, length.
+        labels: `() -> labels [N]`, numpy; scans the split when first called.
         arrays: `() -> {image [N,H,W,C], label [N]}`, numpy, to be put on the device once; reads
             the whole split. `{}` on disk.
         fetch: `(arrays, batch) -> {image, label, index, mask}`, pure, to be called in the step.
@@ -23,6 +27,7 @@ class Dataset(NamedTuple):
     """
 
     source: sources.Source
+    labels: Callable
     arrays: Callable
     fetch: Callable
     train_batches: Callable
@@ -37,6 +42,8 @@ def open_dataset(
     image_size: int = 0,
     placement: str = "auto",
     num_threads: int = 0,
+    sampler: str = "shuffled",
+    per_class: int = 4,
     memory_limit: int = 2**31,
 ) -> Dataset:
     """Opens a split; images are read when `arrays` is called or the batches are iterated over.
@@ -47,47 +54,84 @@ def open_dataset(
         placement: "resident" keeps all images on the device, "disk" reads each batch, "auto" is
             resident where they take at most `memory_limit`.
         num_threads: threads that read; 0 for one per CPU.
+        sampler: order of the training batches: "shuffled", every example once per epoch, or
+            "class_aware", every class equally often; both as in `sampling`.
+        per_class: consecutive examples of one class in "class_aware", >= 1.
         memory_limit: bytes of uint8 images.
 
     Raises:
         ValueError: if an argument does not fit.
     """
-    if placement not in PLACEMENTS:
-        raise ValueError(f"unknown placement {placement!r}; use one of {', '.join(PLACEMENTS)}")
+    check_choice("placement", placement, PLACEMENTS)
+    check_choice("sampler", sampler, SAMPLERS)
+    if per_class < 1:
+        raise ValueError(f"per_class must be >= 1, got {per_class}")
     if num_threads < 0:
         raise ValueError(f"num_threads must be >= 0 (0 for one per CPU), got {num_threads}")
     num_threads = num_threads or os.cpu_count() or 1
     source = sources.open_source(name, split, data_dir, first_classes, image_size)
+    labels = functools.cache(source.read_labels)
+    order = _class_aware(labels, per_class) if sampler == "class_aware" else _shuffled(len(source))
     size = len(source) * math.prod(source.image_shape)
     if placement == "resident" or (placement == "auto" and size <= memory_limit):
-        return _resident(source, num_threads)
-    return _disk(source, num_threads)
+        return _resident(source, labels, order, num_threads)
+    return _disk(source, labels, order, num_threads)
 
 
-def _resident(source: sources.Source, num_threads: int) -> Dataset:
+def _shuffled(num_examples: int) -> Callable:
+    """Returns `(seed, batch_size) -> order`, with `order(step)` the indices of a batch."""
+
+    def order(seed, batch_size):
+        sampling.check_sizes(num_examples, batch_size, seed)
+        return functools.partial(
+            sampling.train_indices, seed, batch_size=batch_size, num_examples=num_examples
+        )
+
+    return order
+
+
+def _class_aware(labels: Callable, per_class: int) -> Callable:
+    """Returns what `_shuffled` does, for classes that take turns."""
+
+    def order(seed, batch_size):
+        members = sampling.class_members(labels())
+        sampling.check_sizes(len(members), batch_size, seed)
+        return functools.partial(
+            sampling.class_aware_indices,
+            seed, batch_size=batch_size, members=members, per_class=per_class,
+        )  # fmt: skip
+
+    return order
+
+
+def _resident(
+    source: sources.Source, labels: Callable, order: Callable, num_threads: int
+) -> Dataset:
     def arrays():
         images, labels = resident.load(source, num_threads)
         return {"image": images, "label": labels}
 
     def train_batches(seed, batch_size, start_step, num_steps, shard=(0, 1)):
-        return resident.index_batches(seed, batch_size, len(source), start_step, num_steps, shard)
+        indices = order(seed, batch_size)
+        return resident.index_batches(indices, batch_size, start_step, num_steps, shard)
 
     def eval_batches(batch_size, shard=(0, 1)):
         return resident.index_eval_batches(batch_size, len(source), shard)
 
-    return Dataset(source, arrays, resident.gather, train_batches, eval_batches)
+    return Dataset(source, labels, arrays, resident.gather, train_batches, eval_batches)
 
 
-def _disk(source: sources.Source, num_threads: int) -> Dataset:
+def _disk(source: sources.Source, labels: Callable, order: Callable, num_threads: int) -> Dataset:
     def train_batches(seed, batch_size, start_step, num_steps, shard=(0, 1)):
+        indices = order(seed, batch_size)
         return loader.disk_batches(
-            source, seed, batch_size, start_step, num_steps, num_threads, shard
+            source, indices, batch_size, start_step, num_steps, num_threads, shard
         )
 
     def eval_batches(batch_size, shard=(0, 1)):
         return loader.disk_eval_batches(source, batch_size, num_threads, shard)
 
-    return Dataset(source, dict, _identity, train_batches, eval_batches)
+    return Dataset(source, labels, dict, _identity, train_batches, eval_batches)
 
 
 def _identity(arrays: dict, batch: dict) -> dict:

@@ -15,7 +15,7 @@ from fixed_head_jax.data.sources import Source
 
 def disk_batches(
     source: Source,
-    seed: int,
+    order: Callable,
     batch_size: int,
     start_step: int,
     num_steps: int,
@@ -26,7 +26,7 @@ def disk_batches(
 
     Args:
         source: examples.
-        seed: seed of the order.
+        order: step -> indices [B] of its examples.
         batch_size: B, of all processes together.
         start_step: first step; resuming needs no other state.
         num_steps: number of batches.
@@ -39,11 +39,10 @@ def disk_batches(
     Raises:
         ValueError: if an argument is out of range, or from the iterator on a bad record.
     """
-    sampling.check_sizes(len(source), batch_size, seed)
     part = sampling.shard_slice(batch_size, shard)
 
     def read(step: int) -> dict[str, np.ndarray]:
-        index = sampling.train_indices(seed, step, batch_size, len(source))[part]
+        index = order(step)[part]
         return _read(source, index, np.ones(len(index), np.float32))
 
     return _batches(read, start_step, num_steps, num_threads)

@@ -1,6 +1,6 @@
 """Datasets kept whole in device memory: batches are indices, and the step gathers the images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 
 import numpy as np
@@ -44,9 +44,8 @@ def gather(arrays: dict[str, Array], batch: dict[str, Array]) -> dict[str, Array
 
 
 def index_batches(
-    seed: int,
+    order: Callable,
     batch_size: int,
-    num_examples: int,
     start_step: int,
     num_steps: int,
     shard: tuple[int, int] = (0, 1),
@@ -55,13 +54,12 @@ def index_batches(
 
     Arguments as in `loader.disk_batches`, whose batches hold the same examples.
     """
-    sampling.check_sizes(num_examples, batch_size, seed)
     part = sampling.shard_slice(batch_size, shard)
     if start_step < 0 or num_steps < 0:
         raise ValueError(f"start_step and num_steps must be >= 0, got {start_step} and {num_steps}")
     mask = np.ones(part.stop - part.start, np.float32)
     return (
-        {"index": sampling.train_indices(seed, step, batch_size, num_examples)[part], "mask": mask}
+        {"index": order(step)[part], "mask": mask}
         for step in range(start_step, start_step + num_steps)
     )
 

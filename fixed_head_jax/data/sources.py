@@ -75,6 +75,21 @@ class Source:
                 raise self._bad_record(positions[i], error) from error
         return images, labels
 
+    def read_labels(self) -> Int32[np.ndarray, " n"]:
+        """Reads the label of every example, without decoding images; scans the whole split.
+
+        Raises:
+            ValueError: if a label is out of range, naming dataset, split and index.
+        """
+        labels = _scan_labels(self.records)
+        labels = labels if self.kept is None else labels[self.kept]
+        wrong = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
+        if len(wrong):
+            label = labels[wrong[0]]
+            error = ValueError(f"label {label} is outside 0 ... {self.num_classes - 1}")
+            raise self._bad_record(int(wrong[0]), error)
+        return labels
+
     def _read_raw(self, positions: list[int]) -> list[bytes]:
         try:
             return self.records.__getitems__(positions)
@@ -103,6 +118,14 @@ def _parse(record: bytes) -> tuple[bytes, int]:
     """Returns the encoded image and the label of a serialised tf.train.Example."""
     feature = tf_example_generated_pb2.Example.FromString(record).features.feature
     return feature["image"].bytes_list.value[0], feature["label"].int64_list.value[0]
+
+
+def _scan_labels(records: Records) -> Int32[np.ndarray, " n"]:
+    labels = []
+    for start in range(0, len(records), _SCAN):
+        positions = list(range(start, min(start + _SCAN, len(records))))
+        labels += [_parse(record)[1] for record in records.__getitems__(positions)]
+    return np.asarray(labels, np.int32)
 
 
 def _decode_image(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
@@ -227,11 +250,7 @@ def _positions_below(
     first_classes: int, records: Records, name: str, split: str
 ) -> Int32[np.ndarray, " n"]:
     """Returns the positions of the records whose label is below `first_classes`."""
-    labels = []
-    for start in range(0, len(records), _SCAN):
-        positions = list(range(start, min(start + _SCAN, len(records))))
-        labels += [_parse(record)[1] for record in records.__getitems__(positions)]
-    labels = np.asarray(labels)
+    labels = _scan_labels(records)
     kept = np.flatnonzero((labels >= 0) & (labels < first_classes)).astype(np.int32)
     if len(kept) == 0:
         raise ValueError(
