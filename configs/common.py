@@ -19,6 +19,8 @@ def get_config() -> ConfigDict:
     config.log_every_steps = 50
     config.eval_every_epochs = 1.0  # evaluates and saves; 0: at the end only
     config.checkpoint_every_steps = 0  # saves between evaluations; 0: never
+    config.evaluators = ()  # beside accuracy and loss, at every evaluation: see `evaluators`
+    config.final_evaluators = ()  # at the last evaluation only: what takes long
     config.best_metric = "accuracy"  # evaluation metric whose best checkpoint is kept
     config.steps_per_dispatch = 0  # training steps per call of the device; 0: 1 on CPU, else 10
     config.accumulation_steps = 1  # micro-batches per update
@@ -39,6 +41,9 @@ def get_config() -> ConfigDict:
     config.data.placement = "auto"  # resident (on the device), disk, or auto by size
     config.data.num_threads = 0  # reading threads; 0: one per core
 
+    config.data.sampler = "shuffled"  # or class_aware: every class equally often
+    config.data.per_class = 4  # class_aware: consecutive examples of a class
+
     config.augment = ConfigDict()
     config.augment.pad_crop = 0  # pads by this many pixels, then crops at random
     config.augment.flip = False  # mirrors left to right, one image in two
@@ -47,6 +52,9 @@ def get_config() -> ConfigDict:
     config.model.backbone = "resnet18"
     config.model.head = "linear"
     config.model.pool = "mean"
+    config.model.relu_before_pool = False
+    config.model.dropout = 0.0  # share of the features dropped in training
+    config.model.frozen_backbone = False  # trains pool and head only; batch statistics stay too
     config.model.orthogonal_init = ()  # patterns of kernel paths that start orthogonal
     config.model.backbone_options = ConfigDict()
     config.model.backbone_options.image_size = config_dict.placeholder(int)
@@ -61,6 +69,7 @@ def get_config() -> ConfigDict:
     config.model.head_options.bias = config_dict.placeholder(float)
     config.model.head_options.bias_init = config_dict.placeholder(str)
     config.model.head_options.bias_form = config_dict.placeholder(str)
+    config.model.head_options.class_scales = config_dict.placeholder(bool)
     config.model.head_options.distinct = config_dict.placeholder(bool)
     config.model.head_options.fixed = config_dict.placeholder(bool)
     config.model.head_options.init_scale = config_dict.placeholder(float)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -13,11 +14,13 @@ from fixed_head_jax import optim, parallel, pretrained
 from fixed_head_jax.augment import make_augment
 from fixed_head_jax.data import Dataset, open_dataset
 from fixed_head_jax.data.sampling import epoch_start
+from fixed_head_jax.evaluation import make_evaluate
+from fixed_head_jax.evaluators import EVAL, TRAIN, get_evaluator
 from fixed_head_jax.initializers import redraw_orthogonal
 from fixed_head_jax.lookup import check_choice
 from fixed_head_jax.model import get_model
 from fixed_head_jax.paths import match_kernels
-from fixed_head_jax.step import TrainState, averaged, make_eval_step, make_train_step
+from fixed_head_jax.step import TrainState, averaged, make_train_step
 from fixed_head_jax.tasks import get_task
 
 
@@ -29,7 +32,9 @@ class Run(NamedTuple):
     train_data: Dataset
     eval_data: Dataset
     train_step: Callable
-    eval_step: Callable
+    evaluate: Callable  # of `make_evaluate`, with what the config asks for at every evaluation
+    final_evaluate: Callable  # with what it asks for at the last one, too
+    evaluates_train: bool  # whether an evaluator reads the training images
     create_state: Callable  # variables to start from -> TrainState; those missing are drawn
     initial: dict  # variables that `init_from` gives
     total_steps: int
@@ -63,7 +68,10 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     options = {key: _options(config.model[key]) for key in _OPTION_KEYS}
     options["backbone_options"]["dtype"] = _dtype(config.dtype)
     names = {key: config.model[key] for key in ("backbone", "head", "pool")}
-    model = get_model(source.num_classes, **names, **options, axis_name=parallel.AXIS)
+    model = get_model(
+        source.num_classes, **names, **options, axis_name=parallel.AXIS,
+        **{key: config.model[key] for key in _MODEL_KEYS},
+    )  # fmt: skip
     init, loss = get_task(config.task.name, model, **_options(config.task.options))
 
     starts = partial(epoch_start, num_examples=len(source), batch_size=config.batch_size)
@@ -72,7 +80,7 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     params, _, _ = jax.eval_shape(init, jax.random.key(0), images)
     match_kernels(params, "model.orthogonal_init", config.model.orthogonal_init)
     schedule = _make_schedule(config.optim, total_steps, starts)
-    tx = _make_optimizer(config.optim, params, schedule)
+    tx = _make_optimizer(config, params, schedule)
 
     def create_state(initial: dict | None = None) -> TrainState:
         params, model_state, task_state = init(jax.random.key(config.seed), images)
@@ -88,17 +96,39 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         loss, tx, augment, schedule, config.seed, config.accumulation_steps, config.ema_decay
     )
     initial = _initial_variables(config, model, source.image_shape) if read_weights else {}
+    evaluators, final_evaluators = _evaluators(config, train_data)
+    evaluate = partial(
+        make_evaluate, model, augment=eval_augment, batch_size=config.eval_batch_size, mesh=mesh,
+        datasets={TRAIN: train_data, EVAL: eval_data},
+    )  # fmt: skip
     return Run(
         config, mesh, train_data, eval_data, train_step,
-        make_eval_step(model, eval_augment), create_state, initial, total_steps,
+        evaluate(evaluators=evaluators), evaluate(evaluators=final_evaluators),
+        any(one.split == TRAIN for each in final_evaluators.values() for one in each.passes),
+        create_state, initial, total_steps,
         _event_steps(config.eval_every_epochs, starts, total_steps),
     )  # fmt: skip
 
 
 _ORTHOGONAL = 1  # folded into the seed, so that these draws repeat none of the model's
 _RISING_METRICS = ("accuracy", "top5_accuracy")  # of the evaluators: larger is better
-_DATA_KEYS = ("first_classes", "image_size", "placement", "num_threads")
+_DATA_KEYS = ("first_classes", "image_size", "placement", "num_threads", "sampler", "per_class")
+_MODEL_KEYS = ("relu_before_pool", "dropout", "frozen_backbone")
 _OPTION_KEYS = ("backbone_options", "head_options", "pool_options")
+
+
+def _evaluators(config, train_data):
+    """Returns the evaluators of every evaluation, and those of the last one, by name."""
+
+    def class_counts():
+        return np.bincount(train_data.labels(), minlength=train_data.source.num_classes)
+
+    def get(names):
+        num_classes = train_data.source.num_classes
+        return {name: get_evaluator(name, num_classes, class_counts) for name in names}
+
+    names = ("classification", *config.evaluators)
+    return get(names), get((*names, *config.final_evaluators))
 
 
 def _initial_variables(config, model, image_shape):
@@ -150,13 +180,15 @@ def _make_schedule(config, total_steps, starts):
 
 
 def _make_optimizer(config, params, schedule):
+    frozen = (*config.optim.frozen, *(["^backbone/"] if config.model.frozen_backbone else []))
+    config = config.optim
     keys = (
         "name", "momentum", "nesterov", "weight_decay", "no_decay", "b1", "b2", "eps",
-        "rms_decay", "clip_norm", "frozen", "lr_multipliers",
+        "rms_decay", "clip_norm", "lr_multipliers",
     )  # fmt: skip
     plateau = dict(config.plateau) if config.schedule == "plateau" else None
     return optim.make_optimizer(
-        params, schedule, plateau=plateau, **{key: config[key] for key in keys}
+        params, schedule, plateau=plateau, frozen=frozen, **{key: config[key] for key in keys}
     )
 
 

@@ -3,34 +3,60 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
 
 from fixed_head_jax.backbones import get_backbone
 from fixed_head_jax.heads import get_head
 from fixed_head_jax.pooling import get_pool
 
+_DROPOUT = 0  # folded into an example's key; the augmentations fold in other numbers
+
 
 class Classifier(nn.Module):
-    """Image classifier; pooling and head compute in float32 whatever the backbone's dtype."""
+    """Image classifier; pooling and head compute in float32 whatever the backbone's dtype.
+
+    Attributes:
+        backbone, pool, head: its parts.
+        relu_before_pool: puts a ReLU between backbone and pooling.
+        dropout: share of the features that are dropped in training, in [0, 1).
+        frozen_backbone: the backbone always runs in evaluation mode, and gets no gradient.
+    """
 
     backbone: nn.Module
     pool: nn.Module
     head: nn.Module
+    relu_before_pool: bool = False
+    dropout: float = 0.0
+    frozen_backbone: bool = False
 
-    def __call__(self, images: Float[Array, "b h w c"], train: bool) -> dict[str, Array]:
+    def __call__(
+        self,
+        images: Float[Array, "b h w c"],
+        train: bool,
+        example_rngs: Key[Array, " b"] | None = None,
+    ) -> dict[str, Array]:
         """Classifies a batch of images.
 
         Args:
             images: normalised float images [B, H, W, C].
             train: batch norm uses, and updates, the statistics of this batch.
+            example_rngs: one key per example, for dropout in training; nothing is dropped without.
 
         Returns:
             "feature_map" [B, h, w, C] (float32), "features" [B, D] and "logits" [B, K].
         """
-        feature_map = self.backbone(images, train).astype(jnp.float32)
+        feature_map = self.backbone(images, train and not self.frozen_backbone).astype(jnp.float32)
+        if self.frozen_backbone:
+            feature_map = lax.stop_gradient(feature_map)
+        if self.relu_before_pool:
+            feature_map = nn.relu(feature_map)
         features = self.pool(feature_map)
+        if self.dropout and train and example_rngs is not None:
+            features = _drop(example_rngs, features, self.dropout)
         return {"feature_map": feature_map, "features": features, "logits": self.head(features)}
 
     def training_logits(
@@ -45,6 +71,21 @@ class Classifier(nn.Module):
         lower = getattr(self.head, "training_logits", None)
         return logits if lower is None else lower(logits, labels)
 
+    def class_vectors(self, variables: Mapping[str, Any], dim: int) -> Float[Array, "d k"]:
+        """Returns what the head compares features [B, dim] with, see `heads`."""
+        own = {name: variables.get(name, {}).get("head", {}) for name in ("params", "fixed")}
+        return self.head.class_vectors(own, dim)
+
+
+def _drop(rngs, features, rate):
+    """Drops each feature with probability `rate` and scales up the others."""
+
+    def kept(rng):
+        rng = jax.random.fold_in(rng, _DROPOUT)
+        return jax.random.bernoulli(rng, 1 - rate, features.shape[1:])
+
+    return jnp.where(jax.vmap(kept)(rngs), features / (1 - rate), 0.0)
+
 
 def get_model(
     num_classes: int,
@@ -55,6 +96,9 @@ def get_model(
     head_options: Mapping[str, Any] | None = None,
     pool_options: Mapping[str, Any] | None = None,
     axis_name: str | None = None,
+    relu_before_pool: bool = False,
+    dropout: float = 0.0,
+    frozen_backbone: bool = False,
 ) -> Classifier:
     """Builds a classifier and checks that the head can hold the classes.
 
@@ -67,6 +111,10 @@ def get_model(
         head_options: fields of the head, e.g. `{"allow_repeated": True}`.
         pool_options: fields of the pooling, e.g. `{"window": 4}`.
         axis_name: mesh axis that batch norm reduces over; None outside a mapped step.
+        relu_before_pool: puts a ReLU in front of the pooling; most backbones end in one.
+        dropout: share of the features that are dropped in training, in [0, 1).
+        frozen_backbone: runs the backbone in evaluation mode, without gradient, in training too:
+            neither its parameters nor its batch statistics move (weight decay is the optimizer's).
 
     Returns:
         A linen module; `init` and `apply` take images [B, H, W, C] and `train`.
@@ -77,6 +125,8 @@ def get_model(
     """
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {dropout}")
     options = {**(backbone_options or {}), "axis_name": axis_name}
     backbone_module = get_backbone(backbone, **options)
     pool_module = get_pool(pool, **(pool_options or {}))
@@ -86,4 +136,5 @@ def get_model(
     dim = pool_module.num_features(backbone_module.num_features)
     if dim is not None:
         head_module.check_capacity(dim)
-    return Classifier(backbone_module, pool_module, head_module)
+    parts = (backbone_module, pool_module, head_module)
+    return Classifier(*parts, relu_before_pool, dropout, frozen_backbone)

@@ -1,4 +1,4 @@
-"""The pure functions of one device's shard: the training step and the evaluation step."""
+"""The training step, a pure function of one device's shard, and the state it changes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +11,6 @@ import optax
 from jax import lax
 
 from fixed_head_jax import optim, parallel
-from fixed_head_jax.evaluators import classification_sums
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -104,17 +103,3 @@ def _example_rngs(seed, step, local_batch_size):
 def _deal(hands, x):
     """Reshapes [B, ...] to [hands, B / hands, ...]; example i goes to hand i modulo `hands`."""
     return x.reshape(x.shape[0] // hands, hands, *x.shape[1:]).swapaxes(0, 1)
-
-
-def make_eval_step(model, augment: Callable) -> Callable:
-    """Returns `eval_step(models, batch) -> {name: sums}` for several sets of variables at once."""
-
-    def eval_step(models: dict, batch: dict) -> dict:
-        images = augment(batch["image"])
-        sums = {}
-        for name, variables in models.items():
-            logits = model.apply(variables, images, train=False)["logits"]
-            sums[name] = classification_sums(logits, batch["label"], batch["mask"])
-        return lax.psum(sums, parallel.AXIS)
-
-    return eval_step

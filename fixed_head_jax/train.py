@@ -11,7 +11,7 @@ import numpy as np
 
 from fixed_head_jax import optim, parallel
 from fixed_head_jax.checkpoint import Checkpoints, Restored
-from fixed_head_jax.evaluators import classification_metrics
+from fixed_head_jax.evaluators import EVAL, TRAIN
 from fixed_head_jax.experiment import Run
 from fixed_head_jax.interval_log import IntervalLog
 from fixed_head_jax.step import TrainState
@@ -24,12 +24,10 @@ class Stopped(Exception):
 
 
 class Programs(NamedTuple):
-    """The compiled steps of a run, and the data they read on the device."""
+    """The compiled training step of a run, and the data it has on the device, by split."""
 
     train_step: Callable
-    eval_step: Callable
-    train_arrays: dict
-    eval_arrays: dict
+    arrays: dict
 
 
 def _compile(run: Run, for_training: bool) -> Programs:
@@ -39,36 +37,22 @@ def _compile(run: Run, for_training: bool) -> Programs:
             state, batches,
         )  # fmt: skip
 
-    def eval_step(models, arrays, batch):
-        return run.eval_step(models, run.eval_data.fetch(arrays, batch))
-
-    train_arrays = run.train_data.arrays() if for_training else {}
+    arrays = {
+        TRAIN: run.train_data.arrays() if for_training or run.evaluates_train else {},
+        EVAL: run.eval_data.arrays(),
+    }
     return Programs(
         parallel.pmap_step(train_steps, run.mesh, parallel.SPLIT_PER_STEP, donate=True),
-        parallel.pmap_step(eval_step, run.mesh, parallel.SPLIT, donate=False),
-        parallel.replicate(train_arrays, run.mesh),
-        parallel.replicate(run.eval_data.arrays(), run.mesh),
+        parallel.replicate(arrays, run.mesh),
     )
 
 
-def _evaluate(run: Run, programs: Programs, state: TrainState) -> dict[str, float]:
-    """Evaluates the parameters, and their averages if kept, on the evaluation split."""
+def _evaluate(evaluate: Callable, programs: Programs, state: TrainState) -> dict[str, float]:
+    """Evaluates the parameters, and their averages if kept."""
     models = {"eval": {"params": state.params, **state.model_state}}
     if state.ema:
         models["eval_ema"] = {**models["eval"], **state.ema}
-    devices = run.mesh.size
-    batch_size = -(-run.config.eval_batch_size // devices) * devices
-    pending = []
-    for batch in run.eval_data.eval_batches(batch_size, parallel.process_shard()):
-        batch = parallel.shard_batch(batch, run.mesh, parallel.SPLIT)
-        pending.append(programs.eval_step(models, programs.eval_arrays, batch))
-    metrics = {}
-    for name in models:
-        batches = [jax.device_get(sums[name]) for sums in pending]
-        totals = {key: float(sum(float(sums[key]) for sums in batches)) for key in batches[0]}
-        for key, value in classification_metrics(totals).items():
-            metrics[f"{name}/{key}"] = value
-    return metrics
+    return evaluate(models, programs.arrays)
 
 
 def train(run: Run, workdir: str | Path, stop_requested: Callable = lambda: False) -> dict:
@@ -129,7 +113,7 @@ def _loop(run, checkpoints, workdir, stop_requested):
             batch = _stack([next(batches) for _ in range(size)])
             waited = time.perf_counter() - start
             batch = parallel.shard_batch(batch, run.mesh, parallel.SPLIT_PER_STEP)
-            state, step_metrics = programs.train_step(state, programs.train_arrays, batch)
+            state, step_metrics = programs.train_step(state, programs.arrays[TRAIN], batch)
             step += size
             # The device keeps one dispatch queued; further ahead, a stop signal would wait.
             jax.block_until_ready(previous)
@@ -139,7 +123,8 @@ def _loop(run, checkpoints, workdir, stop_requested):
             if step in run.eval_steps:
                 log.flush()
                 start = time.perf_counter()
-                metrics = _evaluate(run, programs, state)
+                evaluate = run.final_evaluate if step == run.total_steps else run.evaluate
+                metrics = _evaluate(evaluate, programs, state)
                 write(step, metrics)
                 state = _observe(config, state, metrics)
                 save(metrics)
@@ -190,6 +175,6 @@ def evaluate(run: Run, workdir: str | Path) -> dict[int, dict[str, float]]:
     results = {}
     for step in sorted(steps):
         state = checkpoints.restore(step, abstract_state, run.mesh).state
-        results[step] = _evaluate(run, programs, state)
+        results[step] = _evaluate(run.final_evaluate, programs, state)
     checkpoints.close()
     return results

@@ -56,9 +56,9 @@ def supervised(
         return params, variables, {}
 
     def loss(params, model_state, task_state, batch, rngs):
-        del rngs  # nothing random beyond the augmentation
+        variables = {"params": params, **model_state}
         out, updates = model.apply(
-            {"params": params, **model_state}, batch["image"], train=True, mutable=["batch_stats"]
+            variables, batch["image"], train=True, example_rngs=rngs, mutable=["batch_stats"]
         )
         logits, labels = out["logits"], batch["label"]
         targets = jax.nn.one_hot(labels, logits.shape[-1])

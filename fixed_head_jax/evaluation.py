@@ -1,0 +1,147 @@
+"""Runs evaluators over whole splits, every example counted exactly once."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+
+from fixed_head_jax import parallel
+from fixed_head_jax.data import Dataset
+from fixed_head_jax.evaluators import Evaluator
+
+_QUEUED = 2  # batches that the device may be ahead of the host
+
+
+class Round(NamedTuple):
+    """The passes of several evaluators over one split that run together.
+
+    Attributes:
+        split: whose images.
+        passes: by the evaluator's name.
+        program: `(models, (arrays, contexts), batch) -> {model: {evaluator: sums}}`, compiled.
+    """
+
+    split: str
+    passes: dict[str, Any]
+    program: Callable
+
+
+def make_evaluate(
+    model,
+    evaluators: Mapping[str, Evaluator],
+    augment: Callable,
+    datasets: Mapping[str, Dataset],
+    batch_size: int,
+    mesh: Mesh,
+) -> Callable:
+    """Returns `evaluate(models, arrays) -> {"model/metric": float}`; compiles when first called.
+
+    Args:
+        model: a classifier of `model.get_model`.
+        evaluators: by name; passes of the same number over the same split share one look.
+        augment: `images -> images`, pixels to what the model takes.
+        datasets: split -> data; `arrays` in the call are theirs, split by split, on the devices.
+        batch_size: images per batch, rounded up to a multiple of the devices.
+        mesh: of `parallel.make_mesh`.
+    """
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    rounds = _rounds(model, evaluators, augment, datasets, mesh)
+    image_shape = next(iter(datasets.values())).source.image_shape
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
+
+    def evaluate(models: Mapping[str, Mapping], arrays: Mapping[str, Mapping]) -> dict[str, float]:
+        totals = {key: {name: [] for name in evaluators} for key in models}
+        for split, passes, program in rounds:
+            contexts = {
+                key: {name: one.context(totals[key][name]) for name, one in passes.items()}
+                for key in models
+            }
+            inputs = arrays[split], parallel.replicate(contexts, mesh)
+            batches = datasets[split].eval_batches(batch_size, parallel.process_shard())
+            sums = _sum(
+                program(models, inputs, parallel.shard_batch(batch, mesh, parallel.SPLIT))
+                for batch in batches
+            )
+            for key in models:
+                for name in passes:
+                    totals[key][name].append(sums[key][name])
+        metrics = {}
+        for key, variables in models.items():
+            kernel = partial(_kernel, model, augment, images, variables)
+            for name, evaluator in evaluators.items():
+                values = evaluator.metrics(totals[key][name], kernel)
+                metrics |= {f"{key}/{metric}": float(value) for metric, value in values.items()}
+        return metrics
+
+    return evaluate
+
+
+def _kernel(model, augment, images, variables):
+    """Returns the head's class vectors [D, K], on the host."""
+
+    def features(variables, images):
+        return model.apply(variables, augment(images), train=False)["features"]
+
+    dim = jax.eval_shape(features, variables, images).shape[1]
+    return np.asarray(jax.jit(model.class_vectors, static_argnums=1)(variables, dim))
+
+
+def _rounds(model, evaluators, augment, datasets, mesh):
+    """Groups the first passes by split, then the second ones, and so on."""
+    rounds = []
+    for index in range(max(len(evaluator.passes) for evaluator in evaluators.values())):
+        for split, dataset in datasets.items():
+            passes = {
+                name: evaluator.passes[index]
+                for name, evaluator in evaluators.items()
+                if index < len(evaluator.passes) and evaluator.passes[index].split == split
+            }
+            if passes:
+                step = _make_step(model, passes, augment, dataset.fetch)
+                program = parallel.pmap_step(step, mesh, parallel.SPLIT, donate=False)
+                rounds.append(Round(split, passes, program))
+    return rounds
+
+
+def _make_step(model, passes, augment, fetch):
+    """Returns the step of one round on one device's shard, for several sets of variables."""
+
+    def step(models, inputs, batch):
+        arrays, contexts = inputs
+        batch = fetch(arrays, batch)
+        images = augment(batch["image"])
+        sums = {}
+        for key, variables in models.items():
+            outputs = model.apply(variables, images, train=False)
+            outputs["kernel"] = model.class_vectors(variables, outputs["features"].shape[1])
+            sums[key] = {
+                name: one.sums(outputs, batch["label"], batch["mask"], contexts[key][name])
+                for name, one in passes.items()
+            }
+        return lax.psum(sums, parallel.AXIS)
+
+    return step
+
+
+def _sum(results: Iterable) -> Any:
+    """Adds up trees of arrays in float64 on the host, while the device works on the next ones."""
+    total, queue = None, deque()
+
+    def add(result):
+        # [()] makes a number of an array without axes.
+        result = jax.tree.map(lambda x: np.asarray(x, np.float64)[()], jax.device_get(result))
+        return result if total is None else jax.tree.map(np.add, total, result)
+
+    for result in results:
+        queue.append(result)
+        if len(queue) > _QUEUED:
+            total = add(queue.popleft())
+    for result in queue:
+        total = add(result)
+    return total
