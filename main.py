@@ -11,10 +11,11 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs.common import MAY_DIFFER, flatten
-from fixed_head_jax import experiment, sweep, train, workdir
+from fixed_head_jax import experiment, stages, sweep, train, workdir
 from fixed_head_jax.checkpoint import has_checkpoint
 from fixed_head_jax.interval_log import NonFiniteLossError
 
+FLAGS = flags.FLAGS
 EXIT_BAD_INPUT, EXIT_NON_FINITE, EXIT_STOPPED = 2, 3, 75
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/x.py or configs/x.py:variant")
@@ -29,20 +30,20 @@ class BadInput(Exception):
     """The user's mistake, in one line."""
 
 
-def build(config, folder, for_training):
+def build(config, folder, for_training, may_differ=MAY_DIFFER):
     """Checks the config and claims its folder, before anything is compiled."""
     try:
         is_new = for_training and not has_checkpoint(folder)
         run = experiment.build(config, read_weights=is_new)
-        workdir.claim(folder, flatten(config), MAY_DIFFER)
+        workdir.claim(folder, flatten(config), may_differ)
         return run
     except (ValueError, OSError) as error:
         raise BadInput(error) from error
 
 
-def train_one(config, folder, stop_requested):
+def train_one(config, folder, stop_requested, may_differ=MAY_DIFFER):
     """Trains in `folder`, says where things are and returns the result."""
-    result = train.train(build(config, folder, True), folder, stop_requested)
+    result = train.train(build(config, folder, True, may_differ), folder, stop_requested)
     if jax.process_index() == 0:
         print(f"\ntest accuracy {result['eval/accuracy']:.2f} % on {result['eval/examples']:,.0f}")
         print(f"trained parameters {result['params']:,}, stored fixed {result['fixed']:,}")
@@ -51,46 +52,101 @@ def train_one(config, folder, stop_requested):
     return result
 
 
-def evaluate(config, folder):
-    """Prints every metric of the kept checkpoints of `folder`."""
+def train_all(config, folder, stop_requested, experiment_file):
+    """Trains every stage that the config's file lists, or the config itself."""
+    plan = plan_stages(experiment_file, folder)
+    if plan is None:
+        return train_one(config, folder, stop_requested)
+    configs = {stage.name: override(config, stage.overrides) for stage in plan}
     try:
-        workdir.read_config(folder)
-    except ValueError as error:
+        for stage_config in configs.values():  # a mistake in the last stage shows at once
+            experiment.build(stage_config, read_weights=False)
+    except (ValueError, OSError) as error:
         raise BadInput(error) from error
-    results = train.evaluate(build(config, folder, False), folder)
-    if not results:
-        raise BadInput(f"workdir {folder!r} has no checkpoint yet; train first")
-    for step, metrics in results.items():
-        for name, value in metrics.items():
-            print(f"step {step:,} {name} {value:.6g}")
+    claim(config, folder)
+
+    def run_stage(stage):
+        # A folder of stages may move: what a stage starts from is in its plan.
+        may_differ = (*MAY_DIFFER, "init_from")
+        return train_one(configs[stage.name], stage.folder, stop_requested, may_differ)
+
+    return stages.run_stages(plan, run_stage, folder, jax.process_index() == 0)
 
 
-def sweep_all(config, folder, stop_requested):
+def evaluate(config, folder, experiment_file):
+    """Prints every metric of the kept checkpoints of `folder`, stage by stage."""
+    for stage in plan_stages(experiment_file, folder) or [stages.Stage("", folder, {})]:
+        try:
+            workdir.read_config(stage.folder)
+        except ValueError as error:
+            raise BadInput(error) from error
+        may_differ = (*MAY_DIFFER, "init_from")  # not read again
+        run = build(override(config, stage.overrides), stage.folder, False, may_differ)
+        results = train.evaluate(run, stage.folder)
+        if not results:
+            raise BadInput(f"workdir {str(stage.folder)!r} has no checkpoint yet; train first")
+        for step, metrics in results.items():
+            for name, value in metrics.items():
+                print(f"{stage.name} step {step:,} {name} {value:.6g}".lstrip())
+
+
+def sweep_all(config, folder, stop_requested, experiment_file):
     """Runs the rows that the config's file lists, each in a folder of its own."""
-    path = config_flags.get_config_filename(flags.FLAGS["config"])
-    spec = importlib.util.spec_from_file_location("sweep_config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_sweep"):
-        raise BadInput(f"{path} has no get_sweep(); run it without --sweep")
-    rows = module.get_sweep()
+    rows = experiment_file("get_sweep")
+    if rows is None:
+        raise BadInput(f"{FLAGS['config'].config_filename} has no get_sweep(); omit --sweep")
     try:
         sweep.check_sweep(rows, _SWEEP_INDEX.value)
-        workdir.claim(folder, flatten(config), MAY_DIFFER)
     except ValueError as error:
         raise BadInput(error) from error
+    claim(config, folder)
 
     def run_row(overrides, row_folder):
-        row = config.copy_and_resolve_references()
-        row.update_from_flattened_dict(overrides)
-        result = train_one(row.lock(), row_folder, stop_requested)
+        row = override(config, overrides)
+        result = train_all(row, row_folder, stop_requested, experiment_file)
         return {**result, "accuracy": result["eval/accuracy"]}
 
     sweep.run_sweep(rows, run_row, folder, jax.process_index() == 0, _SWEEP_INDEX.value)
 
 
+def plan_stages(experiment_file, folder):
+    """Returns the plan of the config's stages, or None where it has none."""
+    try:
+        listed = experiment_file("get_stages")
+        return None if listed is None else stages.plan_stages(listed, folder)
+    except ValueError as error:
+        raise BadInput(error) from error
+
+
+def claim(config, folder):
+    """Claims a folder of several runs for a config."""
+    try:
+        workdir.claim(folder, flatten(config), MAY_DIFFER)
+    except ValueError as error:
+        raise BadInput(error) from error
+
+
+def override(config, overrides):
+    """Returns a locked copy of a config with other values."""
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(overrides)
+    return config.lock()
+
+
+def load_experiment_file():
+    """Returns `name -> what the config file's function of that name gives`, None without it.
+
+    The function is given the text behind the colon of `--config=file.py:text`, as get_config is.
+    """
+    path, _, argument = FLAGS["config"].config_filename.partition(":")
+    spec = importlib.util.spec_from_file_location("experiment_file", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda name: getattr(module, name)(argument) if hasattr(module, name) else None
+
+
 def main(_):
-    if not flags.FLAGS["verbosity"].present:
+    if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes
     for name, flag in (("config", _CONFIG), ("workdir", _WORKDIR)):
         if flag.value is None:
@@ -99,19 +155,19 @@ def main(_):
         jax.distributed.initialize()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    config, folder = _CONFIG.value, _WORKDIR.value
+    config, folder, experiment_file = _CONFIG.value, _WORKDIR.value, load_experiment_file()
     if _MODE.value == "evaluate":
-        evaluate(config, folder)
+        evaluate(config, folder, experiment_file)
     elif _SWEEP.value:
-        sweep_all(config, folder, stop.is_set)
+        sweep_all(config, folder, stop.is_set, experiment_file)
     else:
-        train_one(config, folder, stop.is_set)
+        train_all(config, folder, stop.is_set, experiment_file)
 
 
 def parse_flags(argv):
     """Parses the command line; a misspelt flag, config key or variant is bad input."""
     try:
-        return flags.FLAGS(argv)
+        return FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         while error.args and isinstance(error.args[0], Exception):
             error = error.args[0]

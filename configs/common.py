@@ -128,8 +128,8 @@ def get_config() -> ConfigDict:
     return config.lock()
 
 
-# Keys that cannot change a result: a run may be resumed with other values.
-MAY_DIFFER = ("data_dir", "data.num_threads")
+# Keys that cannot change what is trained: a run may be resumed with other values.
+MAY_DIFFER = ("data_dir", "data.num_threads", "evaluators", "final_evaluators")
 
 
 # Every head, and options unlike its own: small problems want a smaller scale under a margin.

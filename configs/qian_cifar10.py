@@ -28,6 +28,7 @@ def get_config(arg: str = ""):
     return common.smoke(config) if "smoke" in variants else config
 
 
-def get_sweep():
+def get_sweep(arg: str = ""):
     """Every head under the same seeds and data order; `linear` is the learned baseline."""
+    del arg  # one table
     return common.head_sweep(HEADS, seeds=(0, 1, 2))

@@ -15,6 +15,14 @@ COLUMNS = {
     "published": "published (%)",
 }
 
+STAGE_COLUMNS = {
+    "accuracy": "test accuracy (%)",
+    "accuracy_many": "many-shot",
+    "accuracy_medium": "medium-shot",
+    "accuracy_few": "few-shot",
+    "balanced_accuracy": "mean over classes",
+}
+
 
 def sweep_rows(
     sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]
@@ -100,6 +108,29 @@ def sweep_table(sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
             "published": _number(row["published"], ".2f"),
         }
         cells.append([text[column] for column in columns])
+    return markdown(cells)
+
+
+def stage_table(results: Mapping[str, Mapping[str, float]]) -> str:
+    """Formats the accuracies of the stages of a run as an aligned Markdown table.
+
+    Args:
+        results: stage -> metrics; "eval/accuracy" and "eval/<method>/accuracy" each make a row,
+            and with them what else `STAGE_COLUMNS` names.
+
+    Returns:
+        The table, its lines ended by newlines.
+    """
+    rows = {}
+    for stage, metrics in results.items():
+        for key, value in metrics.items():
+            group, _, metric = key.rpartition("/")
+            if metric in STAGE_COLUMNS and group.partition("/")[0] == "eval":
+                method = group.partition("/")[2]
+                rows.setdefault(f"{stage}, {method}" if method else stage, {})[metric] = value
+    shown = [name for name in STAGE_COLUMNS if any(name in row for row in rows.values())]
+    cells = [["stage", *(STAGE_COLUMNS[name] for name in shown)]]
+    cells += [[row, *(_number(rows[row].get(name), ".2f") for name in shown)] for row in rows]
     return markdown(cells)
 
 

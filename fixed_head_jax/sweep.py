@@ -29,12 +29,14 @@ def run_sweep(
     finished when its directory `workdir/<name>/seed<seed>` holds a result.json with "accuracy",
     "params" and "fixed"; one that was stopped half-way is given to `run_row` again, which resumes
     it. After each run `sweep.md` and `sweep.csv` in `workdir` hold the table so far, of whatever
-    processes have finished; at the end it is printed.
+    processes have finished; at the end it is printed. Sweeps that name their table differently can
+    share a workdir, and the runs of rows of the same name.
 
     Args:
         sweep: {"baseline": a row's name, "seeds": integers, "rows": [{"name": directory and table
             name, "overrides": config values by dotted key, "published": accuracy (%) or None,
-            "baseline": a row's name, where it is not the sweep's}]}.
+            "baseline": a row's name, where it is not the sweep's}], "table": stem of the table's
+            files (optional)}.
         run_row: takes the overrides, "seed" among them, and the run's directory; returns at
             least "accuracy" (test, %), "params" (trained) and "fixed" (stored fixed parameters).
         workdir: the sweep's directory.
@@ -113,13 +115,14 @@ def write_tables(
     sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]], workdir: Path
 ) -> None:
     """Writes `sweep.md` (the table) and `sweep.csv` (its unrounded numbers) under `workdir`."""
-    write_text(workdir / "sweep.md", sweep_table(sweep, results))
+    stem = sweep.get("table", "sweep")
+    write_text(workdir / f"{stem}.md", sweep_table(sweep, results))
     rows = sweep_rows(sweep, results)
     text = io.StringIO()
     table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    write_text(workdir / "sweep.csv", text.getvalue())
+    write_text(workdir / f"{stem}.csv", text.getvalue())
 
 
 def _read_result(run_dir: Path) -> dict[str, Any] | None:

@@ -7,25 +7,33 @@ from pathlib import Path
 import pytest
 
 from configs import common
-from fixed_head_jax import experiment, sweep, train
+from fixed_head_jax import experiment, stages, sweep, train
 
 CONFIGS = sorted(
     path.stem for path in Path(__file__).parents[1].glob("configs/*.py") if path.stem != "common"
 )
-SLOW = ("qian_cifar100", "shalev_stl10")
+SMOKE = [*((name, "smoke") for name in CONFIGS), ("kobayashi_imagenet_lt", "decoupling,smoke")]
+QUICK = ("digits", "qian_cifar10")
 
 
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CONFIGS],
+    ("name", "variants"),
+    [
+        pytest.param(name, variants, marks=() if name in QUICK else pytest.mark.slow)
+        for name, variants in SMOKE
+    ],
 )
-def test_config_trains(name, tmp_path):
+def test_config_trains(name, variants, tmp_path):
     module = importlib.import_module(f"configs.{name}")
-    config = module.get_config("smoke")
+    config = module.get_config(variants)
     config.data_dir = str(tmp_path)
-    result = train.train(experiment.build(config), tmp_path / "run")
-    assert result["step"] == 2
-    assert all(math.isfinite(value) for value in result.values())
+    get_stages = getattr(module, "get_stages", lambda arg: [{"name": "run", "overrides": {}}])
+    for stage in stages.plan_stages(get_stages(variants), tmp_path):
+        config_here = config.copy_and_resolve_references()
+        config_here.update_from_flattened_dict(stage.overrides)
+        result = train.train(experiment.build(config_here), stage.folder)
+        assert result["step"] == 2
+        assert math.isfinite(result["eval/loss"])
 
 
 @pytest.mark.parametrize("name", CONFIGS)
