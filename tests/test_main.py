@@ -103,6 +103,61 @@ def test_evaluating_a_folder_without_a_run_says_so(tmp_path):
     assert errors == f"main.py: workdir {str(tmp_path)!r} holds no run: config.json is missing\n"
 
 
+STAGED = """
+from configs import digits
+
+def get_config(arg=""):
+    config = digits.get_config("smoke")
+    config.data.train_split = "train[:64]"
+    return config
+
+def get_stages(arg=""):
+    later = {"init_skip": ("^head",), "model.head": arg or "linear", "model.frozen_backbone": True}
+    return [
+        {"name": "one", "overrides": {}},
+        {"name": "two", "init_from": "one", "overrides": later},
+    ]
+
+def get_sweep(arg=""):
+    row = {"name": "lr", "overrides": {"optim.lr": 0.2}, "published": 12.5}
+    return {"baseline": "lr", "seeds": (3,), "rows": [row]}
+"""
+
+
+@pytest.mark.slow
+def test_stages_run_in_one_command_and_in_sweeps(tmp_path, data_dir):
+    (tmp_path / "staged.py").write_text(STAGED)
+    config = f"{tmp_path / 'staged.py'}:cosine"
+    arguments = f"--config.data_dir={data_dir}"
+    code, output, errors = run(tmp_path / "run", arguments, config=config)
+    assert code == 0, errors
+    assert "| two" in output
+    for folder, head in (("one", "identity"), ("two", "cosine")):
+        saved = json.loads((tmp_path / "run" / folder / "config.json").read_text())
+        assert saved["model.head"] == head
+    (tmp_path / "run").rename(tmp_path / "moved")  # as a cluster moves scratch folders
+    code, again, errors = run(tmp_path / "moved", arguments, config=config)
+    assert code == 0, errors
+    assert again.splitlines()[-4:] == output.splitlines()[-4:]
+    code, evaluated, errors = run(tmp_path / "moved", arguments, "--mode=evaluate", config=config)
+    assert code == 0, errors
+    assert "two step 2 eval/accuracy" in evaluated
+    code, output, errors = run(tmp_path / "sweep", arguments, "--sweep", config=config)
+    assert code == 0, errors
+    assert (tmp_path / "sweep" / "lr" / "seed3" / "stages.md").exists()
+    assert "12.50" in (tmp_path / "sweep" / "sweep.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_mistake_in_the_last_stage_shows_before_the_first(tmp_path, data_dir):
+    (tmp_path / "staged.py").write_text(STAGED)
+    config = f"{tmp_path / 'staged.py'}:cosin"
+    code, _, errors = run(tmp_path / "run", f"--config.data_dir={data_dir}", config=config)
+    assert code == 2
+    assert "did you mean 'cosine'" in errors
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_diverging_ends_in_one_line_and_code_3(tmp_path, data_dir):
     arguments = (f"--config.data_dir={data_dir}", *SMALL, "--config.optim.lr=1e30")
