@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from fixed_head_jax.backbones.cifar_resnet import CifarResNet
 from fixed_head_jax.heads import HEADS, get_head
@@ -166,3 +167,65 @@ def test_mobilenet_starts_its_classifier_as_the_public_model_does():
     head = get_head("linear", num_classes=200, kernel_init="normal")
     params = head.init(jax.random.key(0), jnp.zeros((1, 100)))["params"]
     assert params["kernel"].std() == pytest.approx(0.01, rel=0.02) and not params["bias"].any()
+
+
+class Positive(nn.Module):
+    """A backbone without parameters: the images themselves."""
+
+    num_features = 3
+
+    def __call__(self, images, train):
+        return images
+
+
+def made_up(**options):
+    return Classifier(Positive(), get_pool("mean"), get_head("linear", num_classes=4), **options)
+
+
+def test_dropout_drops_by_example_in_training_alone():
+    model = made_up(dropout=0.25)
+    images = 1 + jax.random.uniform(RNG, (4000, 1, 1, 3))
+    variables = model.init(RNG, images[:1], train=False)
+    rngs = jax.random.split(RNG, len(images))
+    whole = images[:, 0, 0]
+    dropped = model.apply(variables, images, train=True, example_rngs=rngs)["features"]
+    kept = dropped != 0
+    assert kept.mean() == pytest.approx(0.75, abs=0.02)  # 5 standard deviations
+    np.testing.assert_allclose(dropped[kept], whole[kept] / 0.75, rtol=1e-6)
+    part = model.apply(variables, images[7:9], train=True, example_rngs=rngs[7:9])["features"]
+    np.testing.assert_array_equal(part, dropped[7:9])
+    for untouched in (dict(train=True), dict(train=False, example_rngs=rngs)):
+        np.testing.assert_array_equal(
+            model.apply(variables, images, **untouched)["features"], whole
+        )
+
+
+def test_relu_before_pool_gives_what_enters_the_pooling():
+    images = jax.random.normal(RNG, (2, 4, 4, 3))
+    model = made_up(relu_before_pool=True)
+    out = model.apply(model.init(RNG, images, train=False), images, train=False)
+    np.testing.assert_array_equal(out["feature_map"], jnp.maximum(images, 0))
+    np.testing.assert_allclose(out["features"], jnp.maximum(images, 0).mean((1, 2)), atol=1e-6)
+
+
+def test_a_frozen_backbone_gets_no_gradient_in_evaluation_mode():
+    model = get_model(10, "resnet20", frozen_backbone=True)
+    variables = model.init(RNG, IMAGES, train=False)
+
+    def total(params):
+        everything = {**variables, "params": params}
+        out, updates = model.apply(everything, IMAGES, train=True, mutable=["batch_stats"])
+        return (out["logits"] ** 2).sum(), (out["logits"], updates)
+
+    grads, (logits, updates) = jax.grad(total, has_aux=True)(variables["params"])
+    assert not any(leaf.any() for leaf in jax.tree.leaves(grads["backbone"]))
+    assert grads["head"]["kernel"].any()
+    np.testing.assert_array_equal(logits, model.apply(variables, IMAGES, train=False)["logits"])
+    before, after = (jax.tree.leaves(tree["batch_stats"]) for tree in (variables, updates))
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0])
+def test_dropout_out_of_range(rate):
+    with pytest.raises(ValueError, match=f"dropout must be in \\[0, 1\\), got {rate}"):
+        get_model(10, dropout=rate)
