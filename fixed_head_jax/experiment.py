@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from fixed_head_jax import optim, parallel, pretrained
@@ -19,7 +20,7 @@ from fixed_head_jax.evaluators import EVAL, TRAIN, get_evaluator
 from fixed_head_jax.initializers import redraw_orthogonal
 from fixed_head_jax.lookup import check_choice
 from fixed_head_jax.model import get_model
-from fixed_head_jax.paths import match_kernels
+from fixed_head_jax.paths import match, match_kernels
 from fixed_head_jax.step import TrainState, averaged, make_train_step
 from fixed_head_jax.tasks import get_task
 
@@ -35,6 +36,7 @@ class Run(NamedTuple):
     evaluate: Callable  # of `make_evaluate`, with what the config asks for at every evaluation
     final_evaluate: Callable  # with what it asks for at the last one, too
     evaluates_train: bool  # whether an evaluator reads the training images
+    is_trained: PyTree  # per parameter: false where it is frozen
     create_state: Callable  # variables to start from -> TrainState; those missing are drawn
     initial: dict  # variables that `init_from` gives
     total_steps: int
@@ -80,7 +82,9 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     params, _, _ = jax.eval_shape(init, jax.random.key(0), images)
     match_kernels(params, "model.orthogonal_init", config.model.orthogonal_init)
     schedule = _make_schedule(config.optim, total_steps, starts)
-    tx = _make_optimizer(config, params, schedule)
+    frozen = (*config.optim.frozen, *(["^backbone/"] if config.model.frozen_backbone else []))
+    is_trained = jax.tree.map(lambda frozen: not frozen, match(params, "optim.frozen", frozen))
+    tx = _make_optimizer(config.optim, params, schedule, frozen)
 
     def create_state(initial: dict | None = None) -> TrainState:
         params, model_state, task_state = init(jax.random.key(config.seed), images)
@@ -105,7 +109,7 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         config, mesh, train_data, eval_data, train_step,
         evaluate(evaluators=evaluators), evaluate(evaluators=final_evaluators),
         any(one.split == TRAIN for each in final_evaluators.values() for one in each.passes),
-        create_state, initial, total_steps,
+        is_trained, create_state, initial, total_steps,
         _event_steps(config.eval_every_epochs, starts, total_steps),
     )  # fmt: skip
 
@@ -179,9 +183,7 @@ def _make_schedule(config, total_steps, starts):
     )
 
 
-def _make_optimizer(config, params, schedule):
-    frozen = (*config.optim.frozen, *(["^backbone/"] if config.model.frozen_backbone else []))
-    config = config.optim
+def _make_optimizer(config, params, schedule, frozen):
     keys = (
         "name", "momentum", "nesterov", "weight_decay", "no_decay", "b1", "b2", "eps",
         "rms_decay", "clip_norm", "lr_multipliers",

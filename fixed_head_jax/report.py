@@ -1,5 +1,6 @@
 """Tables of results: heads side by side, published next to measured."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -135,7 +136,7 @@ def stage_table(results: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _number(value: float | int | None, spec: str) -> str:
-    return "-" if value is None else format(value, spec)
+    return "-" if value is None or math.isnan(value) else format(value, spec)
 
 
 def _gap(row: Mapping[str, Any]) -> str:

@@ -134,7 +134,8 @@ def _loop(run, checkpoints, workdir, stop_requested):
             if step < run.total_steps and parallel.any_process(stop_requested()):
                 save(None)
                 raise Stopped(f"stopped at step {step:,} of {run.total_steps:,}; state saved")
-    counts = {"params": _size(state.params), "fixed": _size(state.model_state.get("fixed", {}))}
+    fixed = state.model_state.get("fixed", {})
+    counts = {"params": _size(state.params, run.is_trained), "fixed": _size(fixed)}
     return {**metrics, **counts, "step": step}
 
 
@@ -163,8 +164,12 @@ def _stack(batches):
     return {key: np.stack([batch[key] for batch in batches]) for key in batches[0]}
 
 
-def _size(tree) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+def _size(tree, counted=None) -> int:
+    """Returns how many values a tree holds, or those leaves of it that a tree of booleans names."""
+    sizes = jax.tree.map(lambda leaf: leaf.size, tree)
+    if counted is not None:
+        sizes = jax.tree.map(lambda size, counts: size if counts else 0, sizes, counted)
+    return sum(jax.tree.leaves(sizes))
 
 
 def evaluate(run: Run, workdir: str | Path) -> dict[int, dict[str, float]]:

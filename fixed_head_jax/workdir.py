@@ -1,6 +1,7 @@
 """The folder of a run: whose it is, and its result."""
 
 import json
+import math
 import os
 import uuid
 from pathlib import Path
@@ -51,9 +52,15 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, see `write_text`."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes a JSON object, see `write_text`; numbers that are not finite as null."""
+    values = {key: finite_or_none(value) for key, value in values.items()}
+    write_text(path, json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def finite_or_none(value: Any) -> Any:
+    """Returns None for NaN and infinity, which JSON has no form for: most readers stop there."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,11 +11,14 @@ from typing import Any, SupportsFloat
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from fixed_head_jax.workdir import finite_or_none
+
 METRICS_FILE = "metrics.jsonl"
 # The bar shows these, whatever they are prefixed with (train/loss).
 POSTFIX_KEYS = ("loss", "accuracy", "images_per_second")
 # No two runs share these: kept out of metrics.jsonl, which a repeated run writes the same.
 TIMING_PREFIX = "timing/"
+_SHOWN = 12  # values on a console line
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -45,7 +48,10 @@ def format_line(step: int, total_steps: int, values: Mapping[str, float]) -> str
     parts = [f"step {step:,}/{total_steps:,}"]
     if "epoch" in values:
         parts.append(f"epoch {values['epoch']:.1f}")
-    parts += [f"{key} {_format(value)}" for key, value in values.items() if key != "epoch"]
+    shown = [f"{key} {_format(value)}" for key, value in values.items() if key != "epoch"]
+    parts += shown[:_SHOWN]
+    if len(shown) > _SHOWN:
+        parts.append(f"and {len(shown) - _SHOWN} more in {METRICS_FILE}")
     return " ".join(parts)
 
 
@@ -110,7 +116,8 @@ class Writer:
         self._file.write(_dump(step, kept) + "\n")
         self._file.flush()
         for key, value in shown.items():
-            self._events.add_scalar(key, value, step)
+            if math.isfinite(value):
+                self._events.add_scalar(key, value, step)
         line = format_line(step, self._total_steps, shown)
         if self._bar is None:
             print(line, flush=True)
@@ -143,9 +150,7 @@ class Writer:
 def _dump(step: int, values: Mapping[str, float]) -> str:
     epoch = {"epoch": values["epoch"]} if "epoch" in values else {}
     row = {"step": step} | epoch | dict(values)
-    # NaN and infinity are not JSON: most readers stop at them.
-    finite = {key: value if math.isfinite(value) else None for key, value in row.items()}
-    return json.dumps(finite, allow_nan=False)
+    return json.dumps({key: finite_or_none(v) for key, v in row.items()}, allow_nan=False)
 
 
 def _format(value: float) -> str:

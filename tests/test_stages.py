@@ -67,7 +67,7 @@ def test_stages_leave_one_table_and_one_result(tmp_path, capsys):
         "|----------|----------------:|-------:|",
         "|first|40.00|-|",
         "|first,ncm|45.50|-|",
-        "|second|50.00|nan|",
+        "|second|50.00|-|",
     ]
     assert f"stage 2/2: {tmp_path / 'second'}" in capsys.readouterr().out
 
