@@ -1,5 +1,6 @@
 """Checkpoints by orbax: asynchronous, atomic, the last and the best are kept."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ class Checkpoints:
 
     def __init__(self, workdir: str | Path, best_metric: str):
         def best(metrics):
-            return metrics[best_metric]
+            return metrics[best_metric] if metrics else -math.inf
 
         policies = checkpoint_managers
         keep = [
@@ -57,13 +58,16 @@ class Checkpoints:
     @property
     def best_step(self) -> int | None:
         """Step of the best evaluated checkpoint, or None."""
-        return self._manager.best_step()
+        self._manager.wait_until_finished()  # metrics are read from the finished folder
+        step = self._manager.best_step()
+        return step if step is not None and self._manager.metrics(step) else None
 
     def save(self, step: int, state: Any, host: dict, metrics: dict | None) -> None:
         """Starts saving `state` (device arrays) and `host` (JSON) for `step`; returns at once."""
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host))
         if step not in self._manager.all_steps():
-            self._manager.save(step, args=items, metrics=metrics)
+            # Orbax warns of None: no metrics, and so the worst, are those of no evaluation.
+            self._manager.save(step, args=items, metrics=metrics or {})
 
     def restore(self, step: int, abstract_state: Any, mesh: Mesh) -> Restored:
         """Restores the checkpoint of `step`, replicated over the mesh whatever wrote it."""

@@ -130,30 +130,14 @@ def make_optimizer(
     Raises:
         ValueError: on an unknown name, a bad value or a pattern that matches no parameter.
     """
-    if nesterov and (name != "sgd" or not momentum):
-        raise ValueError(
-            f"nesterov=True needs sgd with momentum > 0, got {name!r} with {momentum}; set it False"
-        )
-    for key, value in {"weight_decay": weight_decay, "clip_norm": clip_norm}.items():
-        if value < 0:
-            raise ValueError(f"{key}={value} is negative; use 0 to switch it off")
-    undecayed, is_frozen = (
-        paths.match(params, "no_decay", no_decay),
-        paths.match(params, "frozen", frozen),
-    )
+    _check_optimizer(name, momentum, nesterov, weight_decay, clip_norm)
+    decayed = jax.tree.map(lambda no: not no, paths.match(params, "no_decay", no_decay))
+    is_frozen = paths.match(params, "frozen", frozen)
     if all(jax.tree.leaves(is_frozen)):
         raise ValueError(f"frozen={frozen!r} leaves no parameter to train; narrow the patterns")
-    decayed = jax.tree.map(lambda no: not no, undecayed)
     decay = [optax.add_decayed_weights(weight_decay, decayed)] if weight_decay else []
-    trace = [optax.trace(momentum, nesterov)] if momentum else []
-    eps = 1e-8 if eps is None else eps
-    rules = {
-        "sgd": lambda: decay + trace,
-        "rmsprop": lambda: decay + [optax.scale_by_rms(rms_decay, eps, eps_in_sqrt=False)] + trace,
-        "adamw": lambda: [optax.scale_by_adam(b1, b2, eps)] + decay,
-    }
     stages = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    stages += lookup.build("optimizer", rules, name, {})
+    stages += _rule(name, decay, momentum, nesterov, rms_decay, b1, b2, eps)
     stages += [optax.scale_by_learning_rate(schedule)] + _multipliers(params, lr_multipliers)
     stages += [_scale_by_plateau(plateau)] if plateau is not None else []
     labels = jax.tree.map(lambda freeze: "frozen" if freeze else "trained", is_frozen)
@@ -232,6 +216,18 @@ def _scale_by_plateau(plateau):
     return optax.GradientTransformation(lambda _: tx.init(jnp.zeros((), jnp.float32)), update)
 
 
+def _rule(name, decay, momentum, nesterov, rms_decay, b1, b2, eps):
+    """Returns the stages of the rule with those of the decay: before it, after it for AdamW."""
+    trace = [optax.trace(momentum, nesterov)] if momentum else []
+    eps = 1e-8 if eps is None else eps
+    rules = {
+        "sgd": lambda: decay + trace,
+        "rmsprop": lambda: decay + [optax.scale_by_rms(rms_decay, eps, eps_in_sqrt=False)] + trace,
+        "adamw": lambda: [optax.scale_by_adam(b1, b2, eps)] + decay,
+    }
+    return lookup.build("optimizer", rules, name, {})
+
+
 def _multipliers(params, lr_multipliers):
     paths.match(params, "lr_multipliers", [pattern for pattern, _ in lr_multipliers])
     names, treedef = paths.flatten(params)
@@ -250,6 +246,16 @@ def _epoch_grid(epoch_starts, total_steps):
             return np.asarray(starts, np.int32), start
         starts.append(start)
     raise ValueError(f"epoch_starts never reaches total_steps={total_steps}; it must increase")
+
+
+def _check_optimizer(name, momentum, nesterov, weight_decay, clip_norm):
+    if nesterov and (name != "sgd" or not momentum):
+        raise ValueError(
+            f"nesterov=True needs sgd with momentum > 0, got {name!r} with {momentum}; set it False"
+        )
+    for key, value in {"weight_decay": weight_decay, "clip_norm": clip_norm}.items():
+        if value < 0:
+            raise ValueError(f"{key}={value} is negative; use 0 to switch it off")
 
 
 def _check_schedule(name, lr, total_steps, warmup_steps, milestones, factor):
