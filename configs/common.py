@@ -71,6 +71,7 @@ def get_config() -> ConfigDict:
     config.model.head_options.bias_form = config_dict.placeholder(str)
     config.model.head_options.class_scales = config_dict.placeholder(bool)
     config.model.head_options.distinct = config_dict.placeholder(bool)
+    config.model.head_options.easy_margin = config_dict.placeholder(bool)
     config.model.head_options.fixed = config_dict.placeholder(bool)
     config.model.head_options.init_scale = config_dict.placeholder(float)
     config.model.head_options.kernel_init = config_dict.placeholder(str)

@@ -36,6 +36,7 @@ KINDS = [
     (TVMF, dict(kappa=-0.3, bias_form="outside")),
     (CosFace, {}),
     (ArcFace, {}),
+    (ArcFace, dict(easy_margin=True)),
 ]
 LEARNED = [(kind, options | {"fixed": False}) for kind, options in KINDS]
 FIXED = [(kind, options | {"fixed": True}) for kind, options in KINDS]
@@ -242,6 +243,15 @@ def test_arcface_is_monotone_and_equals_arccos(margin):
     np.testing.assert_allclose(ours[away][50:-50], exact[away][50:-50], atol=5e-6)
     assert (jnp.diff(ours) >= -1e-6).all()
     assert (ours <= cosines + 1e-6).all()
+
+
+def test_an_easy_margin_ends_at_90_degrees():
+    cosines = jnp.array([-1.0, -0.9, 0.0, 0.1, 0.8, 1.0])
+    head = ArcFace(2, easy_margin=True)
+    expected = np.where(cosines > 0, np.cos(np.arccos(cosines) + 0.5), cosines)
+    np.testing.assert_allclose(target_logits(head, cosines) / 64, expected, atol=5e-4)
+    slopes = jax.grad(lambda c: target_logits(head, c).sum())(cosines) / 64
+    np.testing.assert_allclose(slopes[:3], 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [CosFace, ArcFace])
