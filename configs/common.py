@@ -35,7 +35,9 @@ def get_config() -> ConfigDict:
     config.data.train_split = "train"
     config.data.eval_split = "test"
     config.data.first_classes = 0  # keeps the classes below this number; 0: all
-    config.data.image_size = 0  # side in pixels after resize and centre crop; 0: as stored
+    config.data.image_size = 0  # side in pixels after resize and crop; 0: as stored
+    config.data.resize_size = 0  # shorter side before the centre crop; 0: image_size
+    config.data.train_crop = "center"  # or random_resized: 8 to 100 % of the area, at random
     config.data.mean = (0.5,)  # per channel, of pixels in [0, 1]; one value serves all channels
     config.data.std = (0.5,)
     config.data.placement = "auto"  # resident (on the device), disk, or auto by size
@@ -47,6 +49,10 @@ def get_config() -> ConfigDict:
     config.augment = ConfigDict()
     config.augment.pad_crop = 0  # pads by this many pixels, then crops at random
     config.augment.flip = False  # mirrors left to right, one image in two
+    config.augment.brightness = 0.0  # jitter by a factor from 1 - this to 1 + this
+    config.augment.contrast = 0.0  # same
+    config.augment.saturation = 0.0  # same
+    config.augment.lighting = 0.0  # standard deviation of the PCA lighting noise; 0.1 is usual
 
     config.model = ConfigDict()
     config.model.backbone = "resnet18"
@@ -157,6 +163,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.data.name, config.data.first_classes = "digits", 0
     config.data.train_split, config.data.eval_split = "train", "test[:50]"
     config.data.mean, config.data.std = (0.5,), (0.5,)
+    config.data.resize_size, config.augment.lighting = 0, 0.0
     config.total_steps, config.batch_size, config.log_every_steps = 2, 8, 1
     config.optim.warmup_epochs, config.optim.milestones = 0.0, ()
     config.num_devices = 1

@@ -59,7 +59,8 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         open_dataset, config.data.name, data_dir=config.data_dir,
         **{key: config.data[key] for key in _DATA_KEYS},
     )  # fmt: skip
-    train_data, eval_data = open_split(config.data.train_split), open_split(config.data.eval_split)
+    train_data = open_split(config.data.train_split, train_crop=config.data.train_crop)
+    eval_data = open_split(config.data.eval_split)
     source = train_data.source
     if len(config.data.mean) not in (1, source.image_shape[-1]):
         raise ValueError(
@@ -116,7 +117,10 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
 
 _ORTHOGONAL = 1  # folded into the seed, so that these draws repeat none of the model's
 _RISING_METRICS = ("accuracy", "top5_accuracy")  # of the evaluators: larger is better
-_DATA_KEYS = ("first_classes", "image_size", "placement", "num_threads", "sampler", "per_class")
+_DATA_KEYS = (
+    "first_classes", "image_size", "resize_size", "placement", "num_threads", "sampler",
+    "per_class",
+)  # fmt: skip
 _MODEL_KEYS = ("relu_before_pool", "dropout", "frozen_backbone")
 _OPTION_KEYS = ("backbone_options", "head_options", "pool_options")
 

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from fixed_head_jax import data
-from fixed_head_jax.data import loader, prepared, resident, sampling, sources
+from fixed_head_jax.data import crops, loader, prepared, resident, sampling, sources
 
 TFDS = Path(__file__).parents[2] / "shared" / "tfds"
 needs_cifar10 = pytest.mark.skipif(
@@ -157,9 +157,9 @@ def test_image_size_resizes(digits_dir, size):
 def test_crop_is_central_and_keeps_the_aspect_ratio():
     image = np.zeros((40, 100, 3), np.uint8)
     image[:, 30:70] = 200
-    assert (sources.resize_and_crop(image, 40) == 200).all()
-    assert (sources.resize_and_crop(image, 20) == 200).all()
-    assert sources.resize_and_crop(image.transpose(1, 0, 2).copy(), 33).shape == (33, 33, 3)
+    assert (crops.resize_and_crop(image, 40) == 200).all()
+    assert (crops.resize_and_crop(image, 20) == 200).all()
+    assert crops.resize_and_crop(image.transpose(1, 0, 2).copy(), 33).shape == (33, 33, 3)
 
 
 def test_colours_decode_as_rgb():

@@ -9,7 +9,7 @@ import pytest
 
 from configs import digits
 from fixed_head_jax import experiment, parallel
-from fixed_head_jax.augment.color import normalize
+from fixed_head_jax.augment.color import normalize, to_float
 from fixed_head_jax.backbones import BACKBONES
 from fixed_head_jax.backbones.cifar_resnet import CifarResNet
 from fixed_head_jax.evaluators import feature_norms, get_evaluator, long_tail, neural_collapse
@@ -56,7 +56,7 @@ def measured(data_dir):
     whole = {}
     for split, dataset in (("train", run.train_data), ("eval", run.eval_data)):
         arrays = dataset.arrays()
-        images = normalize(jnp.asarray(arrays["image"]), (0.5,), (0.5,))
+        images = normalize(to_float(jnp.asarray(arrays["image"])), (0.5,), (0.5,))
         out = model.apply({"params": state.params, **state.model_state}, images, train=False)
         whole[split] = out["features"], out["logits"], jnp.asarray(arrays["label"])
     kernel = state.params["head"]["kernel"]

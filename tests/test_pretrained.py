@@ -23,7 +23,8 @@ from tests.golden.generate import CASES, images, weight
 GOLDEN = Path(__file__).parent / "golden"
 QUICK = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "vit_tiny")
 WITHOUT_HEAD = ("resnet10", "stl_resnet18")
-TOLERANCE = 1e-3  # of the standard deviation of the reference
+# Of the standard deviation of the reference; measured 5.3e-6, in MobileNetV2 2.1e-5.
+TOLERANCE = {**dict.fromkeys(CASES, 2e-5), "mobilenet_v2": 8e-5}
 
 
 def golden(name):
@@ -52,7 +53,7 @@ def outputs(name, variables, batch, train=False):
     return jax.jit(apply)(variables, batch)
 
 
-def assert_parity(ours, reference, tolerance=TOLERANCE):
+def assert_parity(ours, reference, tolerance):
     assert ours.shape == reference.shape
     assert np.abs(ours - reference).max() <= tolerance * reference.std()
 
@@ -69,7 +70,7 @@ ALL = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for
 def test_eval_mode_equals_the_public_model(name):
     resolution, batch, _, _ = CASES[name]
     ours, _ = outputs(name, converted(name, resolution), images(batch, resolution, 0))
-    assert_parity(ours, golden(name)["eval"])
+    assert_parity(ours, golden(name)["eval"], TOLERANCE[name])
 
 
 @pytest.mark.slow
@@ -77,24 +78,27 @@ def test_eval_mode_equals_the_public_model(name):
 def test_other_resolutions_equal_the_public_model(name):
     resolution = CASES[name][2]
     ours, _ = outputs(name, converted(name, resolution), images(2, resolution, 1))
-    assert_parity(ours, golden(name)["other"])
+    assert_parity(ours, golden(name)["other"], TOLERANCE[name])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_train_mode_and_its_running_statistics_equal_the_public_model(name):
-    """Statistics of four images amplify rounding, in Inception v4 beyond 1e-3 for torch as well:
-    there we may be twice as far from float64 as torch's float32 is.
+    """Statistics of four images amplify rounding, in torch's float32 as well: we may be four times
+    as far from float64 as that is, in Inception v4, where that is 3.4e-3, twice. Measured: 1.9
+    times at most, there 1.4.
     """
     resolution = CASES[name][3]
     variables = converted(name, resolution)
     ours, updated = outputs(name, variables, images(4, resolution, 2), train=True)
-    assert_parity(ours, golden(name)["train"], max(TOLERANCE, 2 * golden(name)["train_error"]))
+    amplified = (2 if name == "inception_v4" else 4) * golden(name)["train_error"]
+    assert_parity(ours, golden(name)["train"], max(TOLERANCE[name], amplified))
     if updated:
         stats = pretrained.to_torch(updated, model(name))
         names = json.loads(str(golden(name)["stats_of"]))
         means = [stats[key.replace("shortcut", "downsample")].mean() for key in names]
-        np.testing.assert_allclose(means, golden(name)["stats"], rtol=1e-4, atol=1e-5)
+        tolerance = 1e-5 if name == "inception_v4" else 1e-6
+        np.testing.assert_allclose(means, golden(name)["stats"], rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ALL)

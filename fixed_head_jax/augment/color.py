@@ -1,16 +1,31 @@
-"""Pixel values."""
+"""Pixel values, on the device: scaling, jitter and PCA lighting, one random key per example."""
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float32, UInt8
+import numpy as np
+from jaxtyping import Array, Float, Float32, Key, UInt8
+
+# Each augmentation folds its own constant into the key; those of `geometry` are 1 and 2.
+_JITTER = 3
+_LIGHTING = 4
+_GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R 601)
+# Principal components of ImageNet's pixels in 0 ... 1 (columns) and their standard deviations.
+_COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+_DEVIATIONS = (0.2175, 0.0188, 0.0045)
+
+
+def to_float(images: UInt8[Array, "b h w c"]) -> Float32[Array, "b h w c"]:
+    """Scales pixels 0 ... 255 to 0 ... 1."""
+    return images.astype(jnp.float32) / 255
 
 
 def normalize(
-    images: UInt8[Array, "b h w c"], mean: tuple[float, ...], std: tuple[float, ...]
+    images: Float32[Array, "b h w c"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float32[Array, "b h w c"]:
-    """Computes `(images / 255 - mean) / std` per channel.
+    """Computes `(images - mean) / std` per channel.
 
     Args:
-        images: pixels 0 ... 255.
+        images: pixels in 0 ... 1.
         mean: mean of each channel, of pixels in 0 ... 1.
         std: standard deviation of each channel, > 0.
 
@@ -25,4 +40,118 @@ def normalize(
         )
     mean = jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, -1)
     std = jnp.asarray(std, jnp.float32).reshape(1, 1, 1, -1)
-    return (images.astype(jnp.float32) / 255 - mean) / std
+    return (images - mean) / std
+
+
+def grey(image: Float[Array, "h w c"]) -> Float[Array, "h w 1"]:
+    """Returns the luma of an image with three channels, or the image itself with one."""
+    if image.shape[-1] == 1:
+        return image
+    return (image * jnp.asarray(_GREY, image.dtype).reshape(1, 1, 3)).sum(-1, keepdims=True)
+
+
+def adjust_brightness(
+    image: Float[Array, "h w c"], factor: Float[Array, ""]
+) -> Float[Array, "h w c"]:
+    """Scales the pixels: black at factor 0."""
+    return _blend(image, jnp.zeros_like(image), factor)
+
+
+def adjust_contrast(
+    image: Float[Array, "h w c"], factor: Float[Array, ""]
+) -> Float[Array, "h w c"]:
+    """Scales the differences from the mean luma of the image: one grey at factor 0."""
+    return _blend(image, grey(image).mean(), factor)
+
+
+def adjust_saturation(
+    image: Float[Array, "h w c"], factor: Float[Array, ""]
+) -> Float[Array, "h w c"]:
+    """Scales the differences from each pixel's luma: a grey image at factor 0."""
+    return _blend(image, grey(image), factor)
+
+
+def _blend(image, other, factor):
+    return jnp.clip(factor * image + (1 - factor) * other, 0.0, 1.0)
+
+
+def jitter(
+    rngs: Key[Array, " b"],
+    images: Float32[Array, "b h w c"],
+    brightness: float,
+    contrast: float,
+    saturation: float,
+) -> Float32[Array, "b h w c"]:
+    """Changes brightness, contrast and saturation, in an order of its own for every image.
+
+    Args:
+        rngs: one key per example.
+        images: pixels in 0 ... 1, of one channel or three.
+        brightness: the factor is uniform in max(0, 1 - brightness) ... 1 + brightness; 0 leaves
+            it, and its place in the order, out.
+        contrast: same.
+        saturation: same.
+
+    Returns:
+        Pixels in 0 ... 1.
+
+    Source: torchvision's ColorJitter, without hue.
+    """
+    strengths = {
+        adjust_brightness: brightness, adjust_contrast: contrast, adjust_saturation: saturation
+    }  # fmt: skip
+    strengths = {adjust: strength for adjust, strength in strengths.items() if strength}
+
+    def one(rng, image):
+        order_rng, factor_rng = jax.random.split(jax.random.fold_in(rng, _JITTER))
+        order = jax.random.permutation(order_rng, len(strengths))
+        factors = jax.random.uniform(factor_rng, (len(strengths),))
+        for place in range(len(strengths)):
+            changed = [
+                adjust(image, _factor(strength, factors[index]))
+                for index, (adjust, strength) in enumerate(strengths.items())
+            ]
+            image = jnp.select([order[place] == index for index in range(len(changed))], changed)
+        return image
+
+    return jax.vmap(one)(rngs, images) if strengths else images
+
+
+def _factor(strength: float, uniform: Float[Array, ""]) -> Float[Array, ""]:
+    low = max(0.0, 1 - strength)
+    return low + (1 + strength - low) * uniform
+
+
+def lighting(
+    rngs: Key[Array, " b"], images: Float32[Array, "b h w c"], deviation: float
+) -> Float32[Array, "b h w c"]:
+    """Adds random multiples of the principal components of ImageNet's pixels to an image.
+
+    Args:
+        rngs: one key per example.
+        images: pixels in 0 ... 1, three channels.
+        deviation: standard deviation of the multiples, >= 0; 0.1 in the paper.
+
+    Returns:
+        The pixels plus one offset per image and channel, not clipped.
+
+    Raises:
+        ValueError: if the images have another number of channels.
+
+    Source: Krizhevsky et al. 2012, section 4.1.
+    """
+    if images.shape[-1] != 3:
+        raise ValueError(
+            f"lighting needs images with 3 channels, got {images.shape[-1]}; set augment.lighting=0"
+        )
+
+    def multiples(rng):
+        return deviation * jax.random.normal(jax.random.fold_in(rng, _LIGHTING), (3,))
+
+    return images + lighting_offsets(jax.vmap(multiples)(rngs))[:, None, None, :]
+
+
+def lighting_offsets(multiples: Float[Array, "b 3"]) -> Float[Array, "b 3"]:
+    """Returns the offset of each channel for the multiples of the three components."""
+    scaled = np.asarray(_COMPONENTS) * np.asarray(_DEVIATIONS)[None, :]
+    return jnp.einsum("bi,ci->bc", multiples, jnp.asarray(scaled, multiples.dtype))

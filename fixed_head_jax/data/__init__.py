@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fixed_head_jax.data import loader, resident, sampling, sources
+from fixed_head_jax.data import crops, loader, resident, sampling, sources
 from fixed_head_jax.lookup import check_choice
 
 PLACEMENTS = ("auto", "resident", "disk")
 SAMPLERS = ("shuffled", "class_aware")
+CROPS = ("center", "random_resized")
 
 
 class Dataset(NamedTuple):
@@ -40,6 +41,8 @@ def open_dataset(
     data_dir: str = "",
     first_classes: int = 0,
     image_size: int = 0,
+    resize_size: int = 0,
+    train_crop: str = "center",
     placement: str = "auto",
     num_threads: int = 0,
     sampler: str = "shuffled",
@@ -49,8 +52,10 @@ def open_dataset(
     """Opens a split; images are read when `arrays` is called or the batches are iterated over.
 
     Args:
-        name: dataset, as are `split`, `data_dir`, `first_classes` and `image_size`, of
-            `sources.open_source`.
+        name: dataset, as are `split`, `data_dir`, `first_classes`, `image_size` and
+            `resize_size`, of `sources.open_source`.
+        train_crop: of the training batches: "center", or "random_resized", drawn anew for every
+            batch (`crops.random_box`), which reads from disk.
         placement: "resident" keeps all images on the device, "disk" reads each batch, "auto" is
             resident where they take at most `memory_limit`.
         num_threads: threads that read; 0 for one per CPU.
@@ -64,15 +69,23 @@ def open_dataset(
     """
     check_choice("placement", placement, PLACEMENTS)
     check_choice("sampler", sampler, SAMPLERS)
+    check_choice("train_crop", train_crop, CROPS)
+    if train_crop == "random_resized" and (placement == "resident" or not image_size):
+        raise ValueError(
+            "train_crop='random_resized' needs image_size > 0 and placement 'auto' or 'disk', got "
+            f"image_size={image_size} and placement={placement!r}"
+        )
     if per_class < 1:
         raise ValueError(f"per_class must be >= 1, got {per_class}")
     if num_threads < 0:
         raise ValueError(f"num_threads must be >= 0 (0 for one per CPU), got {num_threads}")
     num_threads = num_threads or os.cpu_count() or 1
-    source = sources.open_source(name, split, data_dir, first_classes, image_size)
+    source = sources.open_source(name, split, data_dir, first_classes, image_size, resize_size)
     labels = functools.cache(source.read_labels)
     order = _class_aware(labels, per_class) if sampler == "class_aware" else _shuffled(len(source))
     size = len(source) * math.prod(source.image_shape)
+    if train_crop == "random_resized":
+        return _disk(source, labels, order, num_threads, crops.draw)
     if placement == "resident" or (placement == "auto" and size <= memory_limit):
         return _resident(source, labels, order, num_threads)
     return _disk(source, labels, order, num_threads)
@@ -121,11 +134,18 @@ def _resident(
     return Dataset(source, labels, arrays, resident.gather, train_batches, eval_batches)
 
 
-def _disk(source: sources.Source, labels: Callable, order: Callable, num_threads: int) -> Dataset:
+def _disk(
+    source: sources.Source,
+    labels: Callable,
+    order: Callable,
+    num_threads: int,
+    draw: Callable | None = None,
+) -> Dataset:
     def train_batches(seed, batch_size, start_step, num_steps, shard=(0, 1)):
         indices = order(seed, batch_size)
+        draws = draw and functools.partial(draw, seed, batch_size=batch_size)
         return loader.disk_batches(
-            source, indices, batch_size, start_step, num_steps, num_threads, shard
+            source, indices, batch_size, start_step, num_steps, num_threads, shard, draws
         )
 
     def eval_batches(batch_size, shard=(0, 1)):

@@ -21,6 +21,7 @@ def disk_batches(
     num_steps: int,
     num_threads: int,
     shard: tuple[int, int] = (0, 1),
+    draws: Callable | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Iterates over the training batches of steps `start_step ... start_step + num_steps - 1`.
 
@@ -32,6 +33,7 @@ def disk_batches(
         num_steps: number of batches.
         num_threads: batches read at the same time, >= 1.
         shard: (process index, process count): which slice b of the batch to read.
+        draws: step -> what the random resized crops [B] need; None for central ones.
 
     Returns:
         Batches {image uint8 [b,H,W,C], label int32 [b], index int32 [b], mask float32 [b]}.
@@ -43,7 +45,8 @@ def disk_batches(
 
     def read(step: int) -> dict[str, np.ndarray]:
         index = order(step)[part]
-        return _read(source, index, np.ones(len(index), np.float32))
+        drawn = None if draws is None else draws(step)[part]
+        return _read(source, index, np.ones(len(index), np.float32), drawn)
 
     return _batches(read, start_step, num_steps, num_threads)
 
@@ -66,8 +69,10 @@ def disk_eval_batches(
     return _batches(read, 0, num_steps, num_threads)
 
 
-def _read(source: Source, index: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-    images, labels = source.read(index)
+def _read(
+    source: Source, index: np.ndarray, mask: np.ndarray, draws: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    images, labels = source.read(index, draws)
     return {"image": images, "label": labels, "index": index, "mask": mask}
 
 

@@ -7,10 +7,10 @@ from typing import Protocol, runtime_checkable
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Int32, Integer, UInt8
+from jaxtyping import Float, Int32, Integer, UInt8
 from tensorflow_datasets.proto import tf_example_generated_pb2
 
-from fixed_head_jax.data import prepared
+from fixed_head_jax.data import crops, prepared
 
 _SCAN = 1024  # records per read when labels are scanned
 _RAW = tfds.decode.DeserializeMethod.RAW_BYTES
@@ -40,7 +40,7 @@ class Source:
         image_shape: (height, width, channels) of every image.
         records: random access to the serialised examples.
         kept: positions in `records` that belong to the source, or None for all of them.
-        fit: brings a decoded image to `image_shape`.
+        fit: `(image, draws or None)`; brings a decoded image to `image_shape`.
     """
 
     name: str
@@ -56,9 +56,15 @@ class Source:
         return len(self.records) if self.kept is None else len(self.kept)
 
     def read(
-        self, indices: Integer[np.ndarray, " b"]
+        self,
+        indices: Integer[np.ndarray, " b"],
+        draws: Float[np.ndarray, "b attempts 4"] | None = None,
     ) -> tuple[UInt8[np.ndarray, "b h w c"], Int32[np.ndarray, " b"]]:
         """Reads and decodes the examples `indices`; safe to call from many threads.
+
+        Args:
+            indices: of the examples.
+            draws: of `crops.draw`, for random resized crops instead of central ones.
 
         Raises:
             ValueError: if a record cannot be read, naming dataset, split and index.
@@ -70,7 +76,8 @@ class Source:
         labels = np.empty(len(positions), np.int32)
         for i, record in enumerate(self._read_raw(positions)):
             try:
-                images[i], labels[i] = self._decode(record)
+                draw = None if draws is None else draws[i]
+                images[i], labels[i] = self._decode(record, draw)
             except Exception as error:  # protobuf, OpenCV and we raise different types
                 raise self._bad_record(positions[i], error) from error
         return images, labels
@@ -107,11 +114,11 @@ class Source:
             f"({error or type(error).__name__}); prepare the dataset again"
         )
 
-    def _decode(self, record: bytes) -> tuple[UInt8[np.ndarray, "h w c"], int]:
+    def _decode(self, record: bytes, draws) -> tuple[UInt8[np.ndarray, "h w c"], int]:
         image, label = _parse(record)
         if not 0 <= label < self.num_classes:
             raise ValueError(f"label {label} is outside 0 ... {self.num_classes - 1}")
-        return self.fit(_decode_image(image, self.image_shape[-1])), label
+        return self.fit(_decode_image(image, self.image_shape[-1]), draws), label
 
 
 def _parse(record: bytes) -> tuple[bytes, int]:
@@ -137,23 +144,13 @@ def _decode_image(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if channels == 3 else image[..., None]
 
 
-def resize_and_crop(image: UInt8[np.ndarray, "h w c"], size: int) -> UInt8[np.ndarray, "s s c"]:
-    """Resizes the shorter side to `size` (antialiased) and crops the central square."""
-    height, width, channels = image.shape
-    shorter = min(height, width)
-    if shorter != size:
-        shape = (
-            max(size, round(width * size / shorter)),
-            max(size, round(height * size / shorter)),
-        )
-        method = cv2.INTER_AREA if shorter > size else cv2.INTER_CUBIC
-        image = cv2.resize(image, shape, interpolation=method)
-    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
-    return image[top : top + size, left : left + size].reshape(size, size, channels)
-
-
 def open_source(
-    name: str, split: str, data_dir: str = "", first_classes: int = 0, image_size: int = 0
+    name: str,
+    split: str,
+    data_dir: str = "",
+    first_classes: int = 0,
+    image_size: int = 0,
+    resize_size: int = 0,
 ) -> Source:
     """Opens one split of a prepared dataset.
 
@@ -162,14 +159,19 @@ def open_source(
         split: TFDS split, slices included: `train[:80%]`.
         data_dir: directory of prepared datasets; empty for TFDS's default.
         first_classes: keep only the labels below it; 0 keeps all. Scans the split once.
-        image_size: side of the images in pixels: shorter side resized to it, centre cropped; 0
-            keeps images of one fixed shape as they are.
+        image_size: side of the images in pixels: shorter side resized, centre cropped; 0 keeps
+            images of one fixed shape as they are.
+        resize_size: length of the shorter side before that crop; 0 is `image_size`.
 
     Raises:
         ValueError: if the dataset, split or an option does not fit.
     """
     if image_size < 0:
         raise ValueError(f"image_size must be >= 0 (0 keeps the stored size), got {image_size}")
+    if resize_size and not 0 < image_size <= resize_size:
+        raise ValueError(
+            f"resize_size must be 0 or at least image_size={image_size} > 0, got {resize_size}"
+        )
     builder = prepared.find(name, data_dir)
     shape, class_names = _read_features(name, builder.info.features)
     num_classes = len(class_names)
@@ -193,20 +195,21 @@ def open_source(
         image_shape=(image_size, image_size, shape[-1]) if image_size else shape,
         records=records,
         kept=kept,
-        fit=_make_fit(image_size, shape),
+        fit=_make_fit(image_size, resize_size, shape),
     )
 
 
-def _make_fit(image_size: int, shape: tuple) -> Callable:
-    if image_size and shape[:2] != (image_size, image_size):
-        return lambda image: resize_and_crop(image, image_size)
-
-    def check(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:
+def _make_fit(image_size: int, resize_size: int, shape: tuple) -> Callable:
+    def fit(image: UInt8[np.ndarray, "h w c"], draws) -> UInt8[np.ndarray, "h2 w2 c"]:
+        if draws is not None:
+            return crops.random_resized_crop(image, image_size, draws)
+        if image_size and (resize_size or shape[:2] != (image_size, image_size)):
+            return crops.resize_and_crop(image, image_size, resize_size)
         if image.shape != shape:
             raise ValueError(f"image of shape {image.shape} where all are {shape}")
         return image
 
-    return check
+    return fit
 
 
 def _read_features(
