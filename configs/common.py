@@ -158,12 +158,23 @@ def head_sweep(heads: dict[str, dict], seeds: tuple[int, ...]) -> dict:
     return {"baseline": "linear", "seeds": seeds, "rows": rows}
 
 
-def smoke(config: ConfigDict) -> ConfigDict:
-    """Shrinks an experiment to two steps on the digits, so that a test can run it on a CPU."""
+def imagenet_images(config: ConfigDict) -> None:
+    """Reads and augments images as is usual for ImageNet, with its statistics, at 224 pixels."""
+    config.data.image_size, config.data.resize_size = 224, 256
+    config.data.train_crop, config.augment.flip = "random_resized", True
+    config.data.mean, config.data.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def smoke(config: ConfigDict, image_size: int = 0) -> ConfigDict:
+    """Shrinks an experiment to two steps on the digits, so that a test can run it on a CPU.
+
+    `image_size` is for networks that need more than the 8 pixels of the digits.
+    """
+    config.data.image_size = image_size
     config.data.name, config.data.first_classes = "digits", 0
     config.data.train_split, config.data.eval_split = "train", "test[:50]"
     config.data.mean, config.data.std = (0.5,), (0.5,)
-    config.data.resize_size, config.augment.lighting = 0, 0.0
+    config.data.resize_size, config.augment.lighting = 0, 0.0  # that is for three channels
     config.total_steps, config.batch_size, config.log_every_steps = 2, 8, 1
     config.optim.warmup_epochs, config.optim.milestones = 0.0, ()
     config.num_devices = 1

@@ -14,8 +14,6 @@ mode in stage 2, and its running statistics move; by default nothing in the back
 `decoupling` compares the classifiers of Kang et al. (ICLR 2020) from one stage 1 with a linear head
 and their settings: re-trained (`crt`), learnable weight scaling (`lws`), and without training
 nearest class mean, tau-normalisation and logit adjustment, in `stages.md`.
-Not yet as published: the random-resized crop, colour jitter and PCA lighting of stage 1; a random
-224 crop of the padded centre stands in.
 """
 
 from configs import common
@@ -27,9 +25,10 @@ KNOWN = (*HEADS, "decoupling", "as_published", "smoke")
 def get_config(arg: str = ""):
     variants = common.variants(arg, KNOWN)
     config = common.get_config()
-    config.data.name, config.data.eval_split, config.data.image_size = "imagenet_lt", "test", 224
-    config.data.mean, config.data.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    config.augment.pad_crop, config.augment.flip = 28, True
+    config.data.name, config.data.eval_split = "imagenet_lt", "test"
+    common.imagenet_images(config)
+    config.augment.brightness = config.augment.contrast = config.augment.saturation = 0.4
+    config.augment.lighting = 0.1
     config.model.backbone = "resnet10"
     config.model.head = next((name for name in variants if name in HEADS), "tvmf")
     config.batch_size, config.total_epochs = 256, 90.0
@@ -54,8 +53,7 @@ def get_sweep(arg: str = "") -> dict:
 
 def smoke(config):
     """Shrinks a long-tailed experiment for a test."""
-    config.data.image_size = 32
-    config = common.smoke(config)
+    config = common.smoke(config, image_size=32)
     config.data.train_split = "train[:60]"
     return config
 

@@ -6,7 +6,6 @@ The two stages, variants and measures of `kobayashi_imagenet_lt.py` with ResNet-
 437,513 training images, tested on the 24,426 of the validation split. Published top-1: 71.08 with
 kappa 16, 70.31 with 64 (the network is inferred); a margin loss of Cao et al. (2019) 68.00. Not
 measured here yet. `decoupling` has the settings of Kang et al. for this dataset.
-Not yet as published: the random-resized crop; a random 224 crop of the padded centre stands in.
 """
 
 from configs import common
@@ -16,10 +15,9 @@ from configs.kobayashi_imagenet_lt import HEADS, KNOWN, kappa_sweep, smoke, two_
 def get_config(arg: str = ""):
     variants = common.variants(arg, KNOWN)
     config = common.get_config()
-    config.data.name, config.data.image_size = "i_naturalist2018", 224
-    config.data.eval_split = "validation"
+    config.data.name, config.data.eval_split = "i_naturalist2018", "validation"
+    common.imagenet_images(config)
     config.data.mean, config.data.std = (0.466, 0.471, 0.380), (0.195, 0.194, 0.192)
-    config.augment.pad_crop, config.augment.flip = 28, True
     config.model.backbone = "resnet50"
     config.model.head = next((name for name in variants if name in HEADS), "tvmf")
     config.batch_size, config.total_epochs = 256, 90.0

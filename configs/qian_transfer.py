@@ -16,8 +16,7 @@ these values, for both heads, evaluated on training images held out and never on
 Not legible: ShuffleNetV2's rate, 0.01 or 0.1 (`--config.optim.lr=0.1`). Not stated: the split of
 Flowers; here training and validation images, 2040 (`--config.data.train_split=train`: 1020).
 Inferred from the published savings: ResNet-18 learns the shortcut around the new convolution.
-Not yet as published: a random 224 crop of the centre padded by 28 stands in for the random-resized
-crop, and test images are resized to 224, not to 256 and then cropped (both assumed, not stated).
+Not stated, assumed: random-resized crops to 224, tests on the central 224 pixels of 256.
 """
 
 from configs import common
@@ -53,9 +52,7 @@ def get_config(arg: str = ""):
     data, network = _chosen(variants)
     config = common.get_config()
     config.data.name, config.data.train_split = DATA[data][:2]
-    config.data.image_size = 224
-    config.data.mean, config.data.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    config.augment.pad_crop, config.augment.flip = 28, True
+    common.imagenet_images(config)
     config.model.backbone = network
     if network == "resnet18":
         config.model.backbone_options.out_shortcut = "projection"
@@ -65,8 +62,8 @@ def get_config(arg: str = ""):
     head = next((name for name in variants if name in HEADS), "identity")
     config.update_from_flattened_dict(_overrides(data, network, head))
     if "smoke" in variants:
-        config.init_skip, config.data.image_size = (), 32
-        config = common.smoke(config)
+        config.init_skip = ()  # there are no weights to leave them out of
+        config = common.smoke(config, image_size=32)
     return config
 
 

@@ -32,10 +32,8 @@ def get_config(arg: str = ""):
     config.update_from_flattened_dict(
         _overrides("learned" not in variants, scale, "equal" in variants)
     )
-    if "smoke" in variants:
-        config.data.image_size = 32  # the least that fills a window
-        config = common.smoke(config)
-    return config
+    # 32 pixels are the least that fills a window.
+    return common.smoke(config, image_size=32) if "smoke" in variants else config
 
 
 def get_sweep(arg: str = ""):

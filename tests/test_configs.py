@@ -36,13 +36,26 @@ def test_config_trains(name, variants, tmp_path):
         assert math.isfinite(result["eval/loss"])
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_sweep_is_well_formed_and_its_overrides_are_keys(name):
+SWEEPS = [
+    *((name, "") for name in CONFIGS),
+    *(
+        ("qian_imagenet", table)
+        for table in ("table5_2", "table5_3", "table5_4", "table5_6", "poolings")
+    ),
+    ("qian_transfer", "flowers,shufflenet_v2_x0_5"),
+    ("qian_transfer", "cars,resnet50,grid"),
+    ("shalev_stl10", "cifar100"),
+    ("kobayashi_inat2018", "decoupling"),
+]
+
+
+@pytest.mark.parametrize(("name", "variants"), SWEEPS)
+def test_sweep_is_well_formed_and_its_overrides_are_keys(name, variants):
     module = importlib.import_module(f"configs.{name}")
-    rows = module.get_sweep()
+    rows = module.get_sweep(variants)
     sweep.check_sweep(rows)
     for row in rows["rows"]:
-        module.get_config().update_from_flattened_dict(row["overrides"])
+        module.get_config(variants).update_from_flattened_dict(row["overrides"])
 
 
 @pytest.mark.parametrize("name", CONFIGS)
