@@ -1,5 +1,6 @@
 """Trains or evaluates one config, or sweeps over the rows it lists. See README.md."""
 
+import contextlib
 import importlib.util
 import signal
 import sys
@@ -16,6 +17,8 @@ from fixed_head_jax.checkpoint import has_checkpoint
 from fixed_head_jax.interval_log import NonFiniteLossError
 
 FLAGS = flags.FLAGS
+# What a stage starts from is in its plan: the folder of all stages may move.
+STAGE_MAY_DIFFER = (*MAY_DIFFER, "init_from")
 EXIT_BAD_INPUT, EXIT_NON_FINITE, EXIT_STOPPED = 2, 3, 75
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/x.py or configs/x.py:variant")
@@ -30,15 +33,22 @@ class BadInput(Exception):
     """The user's mistake, in one line."""
 
 
+@contextlib.contextmanager
+def user_errors():
+    """Makes what the checks inside it raise the user's mistake."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise BadInput(error) from error
+
+
 def build(config, folder, for_training, may_differ=MAY_DIFFER):
     """Checks the config and claims its folder, before anything is compiled."""
-    try:
+    with user_errors():
         is_new = for_training and not has_checkpoint(folder)
         run = experiment.build(config, read_weights=is_new)
         workdir.claim(folder, flatten(config), may_differ)
-        return run
-    except (ValueError, OSError) as error:
-        raise BadInput(error) from error
+    return run
 
 
 def train_one(config, folder, stop_requested, may_differ=MAY_DIFFER):
@@ -58,17 +68,13 @@ def train_all(config, folder, stop_requested, experiment_file):
     if plan is None:
         return train_one(config, folder, stop_requested)
     configs = {stage.name: override(config, stage.overrides) for stage in plan}
-    try:
+    with user_errors():
         for stage_config in configs.values():  # a mistake in the last stage shows at once
             experiment.build(stage_config, read_weights=False)
-    except (ValueError, OSError) as error:
-        raise BadInput(error) from error
-    claim(config, folder)
+        workdir.claim(folder, flatten(config), MAY_DIFFER)
 
     def run_stage(stage):
-        # A folder of stages may move: what a stage starts from is in its plan.
-        may_differ = (*MAY_DIFFER, "init_from")
-        return train_one(configs[stage.name], stage.folder, stop_requested, may_differ)
+        return train_one(configs[stage.name], stage.folder, stop_requested, STAGE_MAY_DIFFER)
 
     return stages.run_stages(plan, run_stage, folder, jax.process_index() == 0)
 
@@ -76,12 +82,9 @@ def train_all(config, folder, stop_requested, experiment_file):
 def evaluate(config, folder, experiment_file):
     """Prints every metric of the kept checkpoints of `folder`, stage by stage."""
     for stage in plan_stages(experiment_file, folder) or [stages.Stage("", folder, {})]:
-        try:
+        with user_errors():
             workdir.read_config(stage.folder)
-        except ValueError as error:
-            raise BadInput(error) from error
-        may_differ = (*MAY_DIFFER, "init_from")  # not read again
-        run = build(override(config, stage.overrides), stage.folder, False, may_differ)
+        run = build(override(config, stage.overrides), stage.folder, False, STAGE_MAY_DIFFER)
         results = train.evaluate(run, stage.folder)
         if not results:
             raise BadInput(f"workdir {str(stage.folder)!r} has no checkpoint yet; train first")
@@ -95,11 +98,9 @@ def sweep_all(config, folder, stop_requested, experiment_file):
     rows = experiment_file("get_sweep")
     if rows is None:
         raise BadInput(f"{FLAGS['config'].config_filename} has no get_sweep(); omit --sweep")
-    try:
+    with user_errors():
         sweep.check_sweep(rows, _SWEEP_INDEX.value)
-    except ValueError as error:
-        raise BadInput(error) from error
-    claim(config, folder)
+        workdir.claim(folder, flatten(config), MAY_DIFFER)
 
     def run_row(overrides, row_folder):
         row = override(config, overrides)
@@ -111,19 +112,9 @@ def sweep_all(config, folder, stop_requested, experiment_file):
 
 def plan_stages(experiment_file, folder):
     """Returns the plan of the config's stages, or None where it has none."""
-    try:
-        listed = experiment_file("get_stages")
+    listed = experiment_file("get_stages")
+    with user_errors():
         return None if listed is None else stages.plan_stages(listed, folder)
-    except ValueError as error:
-        raise BadInput(error) from error
-
-
-def claim(config, folder):
-    """Claims a folder of several runs for a config."""
-    try:
-        workdir.claim(folder, flatten(config), MAY_DIFFER)
-    except ValueError as error:
-        raise BadInput(error) from error
 
 
 def override(config, overrides):

@@ -27,6 +27,7 @@ def get_config(arg: str = ""):
     config.model.backbone, config.model.pool = "stl_resnet18", "flatten"
     config.model.pool_options.window = 4
     config.batch_size, config.total_epochs = 32, 80.0
+    config.evaluators = ("feature_norms",)
     config.optim.nesterov, config.optim.schedule = True, "plateau"
     scale = 1.0 if "cosine" in variants else None
     config.update_from_flattened_dict(
