@@ -15,7 +15,8 @@ from fixed_head_jax import parallel
 from fixed_head_jax.data import Dataset
 from fixed_head_jax.evaluators import Evaluator
 
-_QUEUED = 2  # batches that the device may be ahead of the host
+_QUEUED = 2  # batches that the device may be behind the host
+_ON_DEVICE = 16  # batches that are added in float32 before they are fetched
 
 
 class Round(NamedTuple):
@@ -24,7 +25,8 @@ class Round(NamedTuple):
     Attributes:
         split: whose images.
         passes: by the evaluator's name.
-        program: `(models, (arrays, contexts), batch) -> {model: {evaluator: sums}}`, compiled.
+        program: `(models, (arrays, kernels, contexts), batch) -> {model: {evaluator: sums}}`,
+            compiled.
     """
 
     split: str
@@ -53,16 +55,19 @@ def make_evaluate(
     batch_size = -(-batch_size // mesh.size) * mesh.size
     rounds = _rounds(model, evaluators, augment, datasets, mesh)
     image_shape = next(iter(datasets.values())).source.image_shape
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
+    class_vectors = jax.jit(partial(_class_vectors, model, augment, image_shape))
+    reads_kernel = any(evaluator.reads_kernel for evaluator in evaluators.values())
 
     def evaluate(models: Mapping[str, Mapping], arrays: Mapping[str, Mapping]) -> dict[str, float]:
+        kernels = {key: class_vectors(models[key]) if reads_kernel else None for key in models}
         totals = {key: {name: [] for name in evaluators} for key in models}
+        contexts = {key: {name: [] for name in evaluators} for key in models}
         for split, passes, program in rounds:
-            contexts = {
+            here = {
                 key: {name: one.context(totals[key][name]) for name, one in passes.items()}
                 for key in models
             }
-            inputs = arrays[split], parallel.replicate(contexts, mesh)
+            inputs = arrays[split], kernels, parallel.replicate(here, mesh)
             batches = datasets[split].eval_batches(batch_size, parallel.process_shard())
             sums = _sum(
                 program(models, inputs, parallel.shard_batch(batch, mesh, parallel.SPLIT))
@@ -71,25 +76,26 @@ def make_evaluate(
             for key in models:
                 for name in passes:
                     totals[key][name].append(sums[key][name])
+                    contexts[key][name].append(here[key][name])
         metrics = {}
-        for key, variables in models.items():
-            kernel = partial(_kernel, model, augment, images, variables)
+        for key, kernel in jax.device_get(kernels).items():
             for name, evaluator in evaluators.items():
-                values = evaluator.metrics(totals[key][name], kernel)
+                values = evaluator.metrics(totals[key][name], contexts[key][name], kernel)
                 metrics |= {f"{key}/{metric}": float(value) for metric, value in values.items()}
         return metrics
 
     return evaluate
 
 
-def _kernel(model, augment, images, variables):
-    """Returns the head's class vectors [D, K], on the host."""
+def _class_vectors(model, augment, image_shape, variables):
+    """Returns the head's class vectors [D, K]."""
 
     def features(variables, images):
         return model.apply(variables, augment(images), train=False)["features"]
 
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
     dim = jax.eval_shape(features, variables, images).shape[1]
-    return np.asarray(jax.jit(model.class_vectors, static_argnums=1)(variables, dim))
+    return model.class_vectors(variables, dim)
 
 
 def _rounds(model, evaluators, augment, datasets, mesh):
@@ -113,13 +119,13 @@ def _make_step(model, passes, augment, fetch):
     """Returns the step of one round on one device's shard, for several sets of variables."""
 
     def step(models, inputs, batch):
-        arrays, contexts = inputs
+        arrays, kernels, contexts = inputs
         batch = fetch(arrays, batch)
         images = augment(batch["image"])
         sums = {}
         for key, variables in models.items():
             outputs = model.apply(variables, images, train=False)
-            outputs["kernel"] = model.class_vectors(variables, outputs["features"].shape[1])
+            outputs["kernel"] = kernels[key]
             sums[key] = {
                 name: one.sums(outputs, batch["label"], batch["mask"], contexts[key][name])
                 for name, one in passes.items()
@@ -130,18 +136,20 @@ def _make_step(model, passes, augment, fetch):
 
 
 def _sum(results: Iterable) -> Any:
-    """Adds up trees of arrays in float64 on the host, while the device works on the next ones."""
-    total, queue = None, deque()
+    """Adds up trees of arrays: a few on the device, then those in float64 on the host."""
+    add = jax.jit(partial(jax.tree.map, jnp.add))
+    total, part, queue = None, None, deque()
 
-    def add(result):
+    def fetch(result):
         # [()] makes a number of an array without axes.
         result = jax.tree.map(lambda x: np.asarray(x, np.float64)[()], jax.device_get(result))
         return result if total is None else jax.tree.map(np.add, total, result)
 
-    for result in results:
-        queue.append(result)
+    for number, result in enumerate(results, start=1):
+        part = result if part is None else add(part, result)
+        queue.append(part)
         if len(queue) > _QUEUED:
-            total = add(queue.popleft())
-    for result in queue:
-        total = add(result)
-    return total
+            jax.block_until_ready(queue.popleft())
+        if number % _ON_DEVICE == 0:
+            total, part = fetch(part), None
+    return total if part is None else fetch(part)

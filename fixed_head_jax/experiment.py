@@ -62,12 +62,9 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     train_data = open_split(config.data.train_split, train_crop=config.data.train_crop)
     eval_data = open_split(config.data.eval_split)
     source = train_data.source
-    if len(config.data.mean) not in (1, source.image_shape[-1]):
-        raise ValueError(
-            f"data.mean has {len(config.data.mean)} values, but images of {source.name!r} have "
-            f"{source.image_shape[-1]} channels"
-        )
     augment, eval_augment = make_augment(config.data.mean, config.data.std, **config.augment)
+    pixels = jax.ShapeDtypeStruct((1, *source.image_shape), jnp.uint8)
+    jax.eval_shape(augment, jax.random.split(jax.random.key(0), 1), pixels)  # checks the channels
     options = {key: _options(config.model[key]) for key in _OPTION_KEYS}
     options["backbone_options"]["dtype"] = _dtype(config.dtype)
     names = {key: config.model[key] for key in ("backbone", "head", "pool")}
@@ -98,17 +95,19 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         return TrainState(step, params, model_state, task_state, tx.init(params), ema)
 
     train_step = make_train_step(
-        loss, tx, augment, schedule, config.seed, config.accumulation_steps, config.ema_decay
-    )
+        loss, tx, augment, schedule, config.seed, config.accumulation_steps, config.ema_decay,
+        is_trained,
+    )  # fmt: skip
     initial = _initial_variables(config, model, source.image_shape) if read_weights else {}
     evaluators, final_evaluators = _evaluators(config, train_data)
-    evaluate = partial(
+    make = partial(
         make_evaluate, model, augment=eval_augment, batch_size=config.eval_batch_size, mesh=mesh,
         datasets={TRAIN: train_data, EVAL: eval_data},
     )  # fmt: skip
+    evaluate = make(evaluators=evaluators)
+    final_evaluate = make(evaluators=final_evaluators) if config.final_evaluators else evaluate
     return Run(
-        config, mesh, train_data, eval_data, train_step,
-        evaluate(evaluators=evaluators), evaluate(evaluators=final_evaluators),
+        config, mesh, train_data, eval_data, train_step, evaluate, final_evaluate,
         any(one.split == TRAIN for each in final_evaluators.values() for one in each.passes),
         is_trained, create_state, initial, total_steps,
         _event_steps(config.eval_every_epochs, starts, total_steps),

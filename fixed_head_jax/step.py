@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jaxtyping import PyTree
 
 from fixed_head_jax import optim, parallel
 
@@ -46,6 +47,7 @@ def make_train_step(
     seed: int,
     accumulation_steps: int,
     ema_decay: float,
+    is_trained: PyTree,
 ) -> Callable:
     """Returns `train_step(state, batch) -> (state, metrics)` on one device's shard.
 
@@ -60,8 +62,16 @@ def make_train_step(
             micro-batch at a time. Example i is in micro-batch i modulo this number, so that the
             members do not depend on the number of devices.
         ema_decay: decay d of the averages, min(d, (1 + step) / (10 + step)) early on; 0: none.
+        is_trained: per parameter; the others' gradients are zero, and cost nothing.
     """
-    grad_fn = jax.value_and_grad(loss, has_aux=True)
+
+    def trained_loss(params, *arguments):
+        params = jax.tree.map(
+            lambda trained, leaf: leaf if trained else lax.stop_gradient(leaf), is_trained, params
+        )
+        return loss(params, *arguments)
+
+    grad_fn = jax.value_and_grad(trained_loss, has_aux=True)
 
     def micro_step(params, carry, inputs):
         model_state, task_state = carry

@@ -92,9 +92,11 @@ def _loop(run, checkpoints, workdir, stop_requested):
     step, state, host = _start(run, checkpoints)
     metrics = host["metrics"]
     programs = _compile(run, for_training=step < run.total_steps)
-    batches = run.train_data.train_batches(
-        config.seed, config.batch_size, step, run.total_steps - step, parallel.process_shard()
-    )
+    batches = iter(())
+    if step < run.total_steps:
+        batches = run.train_data.train_batches(
+            config.seed, config.batch_size, step, run.total_steps - step, parallel.process_shard()
+        )
     with Writer(workdir, run.total_steps, step, is_main=jax.process_index() == 0) as writer:
         write = partial(_write, writer, config.batch_size / len(run.train_data.source))
         log = IntervalLog(

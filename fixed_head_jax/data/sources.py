@@ -12,6 +12,8 @@ from tensorflow_datasets.proto import tf_example_generated_pb2
 
 from fixed_head_jax.data import crops, prepared
 
+cv2.setNumThreads(0)  # images are read side by side already
+
 _SCAN = 1024  # records per read when labels are scanned
 _RAW = tfds.decode.DeserializeMethod.RAW_BYTES
 

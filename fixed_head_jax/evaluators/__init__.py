@@ -29,7 +29,8 @@ class Pass(NamedTuple):
     Attributes:
         sums: `(outputs, labels, mask, context) -> {name: array}` on one device's shard, sums that
             add up over batches and devices. `outputs` has what the model returns and "kernel", its
-            class vectors [D, K]; `mask` is 0 for padding, which may hold anything.
+            class vectors [D, K], where the evaluator reads them; `mask` is 0 for padding, which
+            may hold anything.
         split: `EVAL`, or `TRAIN`, whose images are not augmented here.
         context: `(totals of the passes before) -> tree of arrays`, on the host.
     """
@@ -44,12 +45,13 @@ class Evaluator(NamedTuple):
 
     Attributes:
         passes: one after another; those of several evaluators share the work of the model.
-        metrics: `(totals of all passes, kernel) -> {name: float}`; `kernel()` gives the class
-            vectors [D, K].
+        metrics: `(totals of all passes, their contexts, kernel) -> {name: float}`, all numpy.
+        reads_kernel: whether it needs the class vectors; None stands for them otherwise.
     """
 
     passes: tuple[Pass, ...]
     metrics: Callable
+    reads_kernel: bool = False
 
 
 def _classification(num_classes: int, class_counts: Callable) -> Evaluator:
@@ -60,7 +62,7 @@ def _classification(num_classes: int, class_counts: Callable) -> Evaluator:
         del context
         return classification_sums(outputs["logits"], labels, mask)
 
-    return Evaluator((Pass(sums),), lambda totals, kernel: classification_metrics(totals[0]))
+    return Evaluator((Pass(sums),), lambda totals, *_: classification_metrics(totals[0]))
 
 
 def _feature_norms(num_classes: int, class_counts: Callable) -> Evaluator:
@@ -73,7 +75,11 @@ def _feature_norms(num_classes: int, class_counts: Callable) -> Evaluator:
             outputs["features"], outputs["kernel"], outputs["logits"], labels, mask
         )
 
-    return Evaluator((Pass(sums),), lambda totals, kernel: feature_norm_metrics(totals[0]))
+    def metrics(totals, contexts, kernel):
+        del contexts, kernel
+        return feature_norm_metrics(totals[0])
+
+    return Evaluator((Pass(sums),), metrics, reads_kernel=True)
 
 
 def _neural_collapse(num_classes: int, class_counts: Callable, split: str) -> Evaluator:
@@ -92,12 +98,13 @@ def _neural_collapse(num_classes: int, class_counts: Callable, split: str) -> Ev
     def geometry(totals):
         return neural_collapse.class_geometry(totals[0])
 
-    def metrics(totals, kernel):
+    def metrics(totals, contexts, kernel):
         # Split by split under its own name: both may be asked for.
-        values = neural_collapse.collapse_metrics(geometry(totals), totals[1], kernel())
+        values = neural_collapse.collapse_metrics(contexts[1], totals[1], kernel)
         return {f"{split}_{name}" if split == TRAIN else name: v for name, v in values.items()}
 
-    return Evaluator((Pass(class_sums, split), Pass(collapse_sums, split, geometry)), metrics)
+    passes = (Pass(class_sums, split), Pass(collapse_sums, split, geometry))
+    return Evaluator(passes, metrics, reads_kernel=True)
 
 
 def _shots(num_classes: int, class_counts: Callable) -> Evaluator:
@@ -108,8 +115,8 @@ def _shots(num_classes: int, class_counts: Callable) -> Evaluator:
         del context
         return long_tail.class_hits(outputs["logits"], labels, mask)
 
-    def metrics(totals, kernel):
-        del kernel
+    def metrics(totals, contexts, kernel):
+        del contexts, kernel
         return long_tail.shot_metrics(totals[0], class_counts())
 
     return Evaluator((Pass(sums),), metrics)
@@ -136,16 +143,16 @@ def _decoupling(num_classes: int, class_counts: Callable) -> Evaluator:
     def class_context(totals):
         return long_tail.class_context(feature_mean(totals), totals[1])
 
-    def metrics(totals, kernel):
+    def metrics(totals, contexts, kernel):
         del kernel
-        return long_tail.decoupling_metrics(totals[2], class_context(totals).class_counts)
+        return long_tail.decoupling_metrics(totals[2], contexts[2].class_counts)
 
     passes = (
         Pass(feature_sums, TRAIN),
         Pass(embedding_sums, TRAIN, feature_mean),
         Pass(decoupling_hits, EVAL, class_context),
     )
-    return Evaluator(passes, metrics)
+    return Evaluator(passes, metrics, reads_kernel=True)
 
 
 EVALUATORS = {

@@ -91,6 +91,8 @@ def class_geometry(sums: Mapping[str, np.ndarray]) -> ClassGeometry:
     if not is_present.any():
         raise ValueError("neural collapse needs at least one example; the split holds none")
     means = np.asarray(sums["features"], np.float64)[is_present] / examples[is_present, None]
+    if not np.isfinite(means).all():  # of a model that diverged: no geometry, but no error either
+        means = np.full_like(means, np.nan)
     center = means.mean(0)
     present = means - center[None, :]
     if np.abs(present).max() <= _RESOLUTION * np.abs(means).max():
@@ -98,7 +100,8 @@ def class_geometry(sums: Mapping[str, np.ndarray]) -> ClassGeometry:
     deviations = np.zeros((len(examples), len(center)), np.float32)
     pseudo_inverse = np.zeros_like(deviations.T)
     deviations[is_present] = present
-    pseudo_inverse[:, is_present] = np.linalg.pinv(present, rcond=_RESOLUTION)
+    if np.isfinite(present).all():
+        pseudo_inverse[:, is_present] = np.linalg.pinv(present, rcond=_RESOLUTION)
     return ClassGeometry(center.astype(np.float32), deviations, pseudo_inverse, is_present)
 
 
