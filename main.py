@@ -11,7 +11,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from configs.common import MAY_DIFFER, flatten
+from configs.common import EVALUATION_MAY_DIFFER, MAY_DIFFER, flatten
 from fixed_head_jax import experiment, stages, sweep, train, workdir
 from fixed_head_jax.checkpoint import has_checkpoint
 from fixed_head_jax.interval_log import NonFiniteLossError
@@ -71,7 +71,7 @@ def train_all(config, folder, stop_requested, experiment_file):
     with user_errors():
         for stage_config in configs.values():  # a mistake in the last stage shows at once
             experiment.build(stage_config, read_weights=False)
-        workdir.claim(folder, flatten(config), MAY_DIFFER)
+        workdir.claim(folder, flatten_all(config, plan), MAY_DIFFER)
 
     def run_stage(stage):
         return train_one(configs[stage.name], stage.folder, stop_requested, STAGE_MAY_DIFFER)
@@ -80,17 +80,24 @@ def train_all(config, folder, stop_requested, experiment_file):
 
 
 def evaluate(config, folder, experiment_file):
-    """Prints every metric of the kept checkpoints of `folder`, stage by stage."""
+    """Prints and writes every metric of the kept checkpoints of `folder`, stage by stage.
+
+    Without a checkpoint, those of the weights that `init_from` names.
+    """
     for stage in plan_stages(experiment_file, folder) or [stages.Stage("", folder, {})]:
+        stage_config = override(config, stage.overrides)
         with user_errors():
-            workdir.read_config(stage.folder)
-        run = build(override(config, stage.overrides), stage.folder, False, STAGE_MAY_DIFFER)
+            if not config.init_from:
+                workdir.read_config(stage.folder)
+        run = build(stage_config, stage.folder, bool(config.init_from), EVALUATION_MAY_DIFFER)
         results = train.evaluate(run, stage.folder)
         if not results:
             raise BadInput(f"workdir {str(stage.folder)!r} has no checkpoint yet; train first")
         for step, metrics in results.items():
             for name, value in metrics.items():
                 print(f"{stage.name} step {step:,} {name} {value:.6g}".lstrip())
+            if jax.process_index() == 0:
+                workdir.write_json(Path(stage.folder) / f"evaluation_{step}.json", metrics)
 
 
 def sweep_all(config, folder, stop_requested, experiment_file):
@@ -100,7 +107,8 @@ def sweep_all(config, folder, stop_requested, experiment_file):
         raise BadInput(f"{FLAGS['config'].config_filename} has no get_sweep(); omit --sweep")
     with user_errors():
         sweep.check_sweep(rows, _SWEEP_INDEX.value)
-        workdir.claim(folder, flatten(config), MAY_DIFFER)
+        plan = plan_stages(experiment_file, folder) or []
+        workdir.claim(folder, flatten_all(config, plan), MAY_DIFFER)
 
     def run_row(overrides, row_folder):
         row = override(config, overrides)
@@ -115,6 +123,17 @@ def plan_stages(experiment_file, folder):
     listed = experiment_file("get_stages")
     with user_errors():
         return None if listed is None else stages.plan_stages(listed, folder)
+
+
+def flatten_all(config, plan):
+    """Returns a config and how its stages differ, as a workdir of all of them records it."""
+    stage_overrides = {
+        f"{stage.name}: {key}": value
+        for stage in plan
+        for key, value in stage.overrides.items()
+        if key != "init_from"  # a path in this workdir, which may move
+    }
+    return {**flatten(config), **stage_overrides}
 
 
 def override(config, overrides):
@@ -148,6 +167,8 @@ def main(_):
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     config, folder, experiment_file = _CONFIG.value, _WORKDIR.value, load_experiment_file()
     if _MODE.value == "evaluate":
+        if _SWEEP.value:
+            raise BadInput("--mode=evaluate takes one run; name a row's folder, without --sweep")
         evaluate(config, folder, experiment_file)
     elif _SWEEP.value:
         sweep_all(config, folder, stop.is_set, experiment_file)

@@ -3,6 +3,8 @@
 Options of a model part or task that are None stay at that part's own default.
 """
 
+from collections.abc import Iterable
+
 from ml_collections import ConfigDict, config_dict
 
 
@@ -137,6 +139,11 @@ def get_config() -> ConfigDict:
 
 # Keys that cannot change what is trained: a run may be resumed with other values.
 MAY_DIFFER = ("data_dir", "data.num_threads", "evaluators", "final_evaluators")
+# Keys that cannot change what a checkpoint gives on the evaluation split that is named.
+EVALUATION_MAY_DIFFER = (
+    *MAY_DIFFER, "data.eval_split", "data.placement", "eval_batch_size", "num_devices",
+    "init_from", "init_skip",
+)  # fmt: skip
 
 
 # Every head, and options unlike its own: small problems want a smaller scale under a margin.
@@ -188,6 +195,11 @@ def variants(arg: str, known: tuple[str, ...]) -> list[str]:
         if name not in known:
             raise ValueError(f"unknown config variant {name!r}; known: {', '.join(known)}")
     return names
+
+
+def choose(variants: list[str], known: Iterable[str], default: str) -> str:
+    """Returns the first of the variants that is among the known ones, or the default."""
+    return next((name for name in variants if name in known), default)
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict:

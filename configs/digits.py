@@ -17,7 +17,7 @@ def get_config(arg: str = ""):
     config.data.mean, config.data.std = (0.305,), (0.376,)
     config.augment.pad_crop = 1
     config.model.backbone = "resnet20"
-    head = next((name for name in variants if name in common.HEADS), "identity")
+    head = common.choose(variants, common.HEADS, "identity")
     config.update_from_flattened_dict({"model.head": head, **common.HEADS[head]})
     config.batch_size, config.eval_batch_size = 64, 355
     config.total_epochs, config.eval_every_epochs = 30.0, 5.0

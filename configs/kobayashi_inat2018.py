@@ -19,14 +19,14 @@ def get_config(arg: str = ""):
     common.imagenet_images(config)
     config.data.mean, config.data.std = (0.466, 0.471, 0.380), (0.195, 0.194, 0.192)
     config.model.backbone = "resnet50"
-    config.model.head = next((name for name in variants if name in HEADS), "tvmf")
+    config.model.head = common.choose(variants, HEADS, "tvmf")
     config.batch_size, config.total_epochs = 256, 90.0
     config.evaluators = ("shots",)
     config.optim.lr, config.optim.weight_decay = 0.2, 1e-4
     config.optim.schedule, config.optim.per_epoch = "cosine", True
     if "decoupling" in variants:
         config.model.head, config.final_evaluators = "linear", ("decoupling",)
-        config.batch_size, config.optim.per_epoch = 512, False
+        config.batch_size = 512
     return smoke(config) if "smoke" in variants else config
 
 

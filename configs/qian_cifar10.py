@@ -20,7 +20,7 @@ def get_config(arg: str = ""):
     config.data.mean, config.data.std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
     config.augment.pad_crop, config.augment.flip = 4, True
     config.model.backbone = "resnet32"
-    head = next((name for name in variants if name in HEADS), "identity")
+    head = common.choose(variants, HEADS, "identity")
     config.update_from_flattened_dict({"model.head": head, **HEADS[head]})
     config.batch_size, config.total_epochs = 128, 164.0
     config.optim.lr, config.optim.weight_decay = 0.1, 1e-4

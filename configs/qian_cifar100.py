@@ -33,8 +33,8 @@ def get_config(arg: str = ""):
     config.augment.pad_crop, config.augment.flip = 4, True
     config.optim.lr, config.optim.weight_decay = 0.1, 1e-4
     config.optim.schedule = "step"
-    network = next((name for name in variants if name in TABLE), "wide")
-    head = next((name for name in variants if name in HEADS), "identity")
+    network = common.choose(variants, TABLE, "wide")
+    head = common.choose(variants, HEADS, "identity")
     config.update_from_flattened_dict(_overrides(network, head))
     return common.smoke(config) if "smoke" in variants else config
 

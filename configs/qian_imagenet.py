@@ -82,16 +82,16 @@ def get_config(arg: str = ""):
     config.data.name, config.data.eval_split = "imagenet2012", "validation"
     common.imagenet_images(config)
     config.optim.milestones = (30, 60)  # of the step schedule
-    network = next((name for name in variants if name in RECIPES), "resnet18")
-    head = next((name for name in variants if name in HEADS), "identity")
-    classes = next((CLASSES[name] for name in variants if name in CLASSES), 1000)
+    network = common.choose(variants, RECIPES, "resnet18")
+    head = common.choose(variants, HEADS, "identity")
+    classes = CLASSES[common.choose(variants, CLASSES, "classes1000")]
     config.update_from_flattened_dict(_overrides(network, classes, head))
     return common.smoke(config, image_size=32) if "smoke" in variants else config
 
 
 def get_sweep(arg: str = ""):
     """Every row of one table; gaps are to the learned head of the same network and classes."""
-    table = next((name for name in arg.split(",") if name in TABLES), "table5_2")
+    table = common.choose(arg.split(","), TABLES, "table5_2")
     rows = [
         {
             "name": f"{network}_{classes}_{head}",

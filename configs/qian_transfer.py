@@ -59,7 +59,7 @@ def get_config(arg: str = ""):
     config.batch_size, config.total_epochs = 64, 40.0
     config.optim.lr, config.optim.weight_decay = 0.01, NETWORKS[network][0][1]
     config.optim.schedule, config.optim.milestones = "step", (30,)
-    head = next((name for name in variants if name in HEADS), "identity")
+    head = common.choose(variants, HEADS, "identity")
     config.update_from_flattened_dict(_overrides(data, network, head))
     if "smoke" in variants:
         config.init_skip = ()  # there are no weights to leave them out of
@@ -109,8 +109,8 @@ def _grid(data, network):
 
 
 def _chosen(variants):
-    data = next((name for name in variants if name in DATA), "cars")
-    return data, next((name for name in variants if name in NETWORKS), "resnet18")
+    data = common.choose(variants, DATA, "cars")
+    return data, common.choose(variants, NETWORKS, "resnet18")
 
 
 def _overrides(data, network, head):

@@ -21,7 +21,7 @@ DATA = ("stl10", "cifar10", "cifar100")
 def get_config(arg: str = ""):
     variants = common.variants(arg, (*DATA, "fixed", "learned", "dot", "cosine", "equal", "smoke"))
     config = common.get_config()
-    config.data.name = next((name for name in variants if name in DATA), "stl10")
+    config.data.name = common.choose(variants, DATA, "stl10")
     config.augment.pad_crop = 10 if config.data.name == "stl10" else 4
     config.augment.flip = True
     config.model.backbone, config.model.pool = "stl_resnet18", "flatten"

@@ -135,9 +135,11 @@ def _make_step(model, passes, augment, fetch):
     return step
 
 
+_add = jax.jit(partial(jax.tree.map, jnp.add))
+
+
 def _sum(results: Iterable) -> Any:
     """Adds up trees of arrays: a few on the device, then those in float64 on the host."""
-    add = jax.jit(partial(jax.tree.map, jnp.add))
     total, part, queue = None, None, deque()
 
     def fetch(result):
@@ -146,7 +148,7 @@ def _sum(results: Iterable) -> Any:
         return result if total is None else jax.tree.map(np.add, total, result)
 
     for number, result in enumerate(results, start=1):
-        part = result if part is None else add(part, result)
+        part = result if part is None else _add(part, result)
         queue.append(part)
         if len(queue) > _QUEUED:
             jax.block_until_ready(queue.popleft())

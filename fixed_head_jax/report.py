@@ -16,13 +16,14 @@ COLUMNS = {
     "published": "published (%)",
 }
 
-STAGE_COLUMNS = {
-    "accuracy": "test accuracy (%)",
+# Accuracies of groups of classes, where an evaluator measures them.
+GROUP_COLUMNS = {
     "accuracy_many": "many-shot",
     "accuracy_medium": "medium-shot",
     "accuracy_few": "few-shot",
     "balanced_accuracy": "mean over classes",
 }
+STAGE_COLUMNS = {"accuracy": COLUMNS["accuracy"], **GROUP_COLUMNS}
 
 
 def sweep_rows(
@@ -38,9 +39,11 @@ def sweep_rows(
         Per row: "head", "baseline" (the row's own, or the sweep's), "params", "fixed", "accuracy"
         (mean over seeds, %), "std" (sample standard deviation), "runs" (how many seeds), "gap"
         (mean over the shared seeds of the difference to the baseline), "gap_low" and "gap_high"
-        (its 95 % interval, by Student's t over these pairs), "published". None stands for what is
-        not known: all of a row without runs, the spread of a single run.
+        (its 95 % interval, by Student's t over these pairs), "published", and the means over
+        seeds of the `GROUP_COLUMNS` that the results have as "eval/<column>". None stands
+        for what is not known: all of a row without runs, the spread of a single run.
     """
+    groups = [name for name in GROUP_COLUMNS if any(f"eval/{name}" in r for r in results)]
     accuracies = {row["name"]: {} for row in sweep["rows"]}
     for result in results:
         accuracies[result["name"]][result["seed"]] = result["accuracy"]
@@ -48,7 +51,8 @@ def sweep_rows(
     for row in sweep["rows"]:
         each, baseline_name = accuracies[row["name"]], row.get("baseline", sweep["baseline"])
         baseline = accuracies[baseline_name]
-        first = next((r for r in results if r["name"] == row["name"]), {})
+        here = [result for result in results if result["name"] == row["name"]]
+        first = here[0] if here else {}
         gaps = [accuracy - baseline[seed] for seed, accuracy in each.items() if seed in baseline]
         low, high = _interval(gaps)
         rows.append(
@@ -64,9 +68,16 @@ def sweep_rows(
                 "gap_low": low,
                 "gap_high": high,
                 "published": row.get("published"),
+                **{name: _mean(result.get(f"eval/{name}") for result in here) for name in groups},
             }
         )
     return rows
+
+
+def _mean(values):
+    """Returns the mean, or None where there is nothing or a value is missing."""
+    values = list(values)
+    return statistics.fmean(values) if values and None not in values else None
 
 
 def _interval(values):
@@ -98,6 +109,8 @@ def sweep_table(sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
     columns = dict(COLUMNS, gap=COLUMNS["gap"].format(baseline=baseline))
     if all(row["published"] is None for row in rows):
         del columns["published"]
+    groups = {name: GROUP_COLUMNS[name] for name in rows[0] if name in GROUP_COLUMNS}
+    columns |= groups
     cells = [list(columns.values())]
     for row in rows:
         text = {
@@ -107,6 +120,7 @@ def sweep_table(sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
             "accuracy": _accuracy(row),
             "gap": "-" if row["head"] == row["baseline"] else _gap(row),
             "published": _number(row["published"], ".2f"),
+            **{name: _number(row[name], ".2f") for name in groups},
         }
         cells.append([text[column] for column in columns])
     return markdown(cells)

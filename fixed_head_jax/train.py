@@ -175,7 +175,11 @@ def _size(tree, counted=None) -> int:
 
 
 def evaluate(run: Run, workdir: str | Path) -> dict[int, dict[str, float]]:
-    """Evaluates the kept checkpoints of `workdir`; returns step -> metrics, empty without any."""
+    """Evaluates the kept checkpoints of `workdir`, or without any the weights to start from.
+
+    Returns:
+        Step -> metrics; empty where there are neither checkpoints nor weights.
+    """
     checkpoints = Checkpoints(workdir, f"eval/{run.config.best_metric}")
     steps = {step for step in (checkpoints.best_step, checkpoints.last_step) if step is not None}
     programs, abstract_state = _compile(run, for_training=False), jax.eval_shape(run.create_state)
@@ -183,5 +187,8 @@ def evaluate(run: Run, workdir: str | Path) -> dict[int, dict[str, float]]:
     for step in sorted(steps):
         state = checkpoints.restore(step, abstract_state, run.mesh).state
         results[step] = _evaluate(run.final_evaluate, programs, state)
+    if not steps and run.initial:
+        state = parallel.replicate(jax.jit(run.create_state)(run.initial), run.mesh)
+        results[0] = _evaluate(run.final_evaluate, programs, state)
     checkpoints.close()
     return results

@@ -12,7 +12,10 @@ from fixed_head_jax import experiment, stages, sweep, train
 CONFIGS = sorted(
     path.stem for path in Path(__file__).parents[1].glob("configs/*.py") if path.stem != "common"
 )
-SMOKE = [*((name, "smoke") for name in CONFIGS), ("kobayashi_imagenet_lt", "decoupling,smoke")]
+SMOKE = [
+    *((name, "smoke") for name in CONFIGS),
+    ("kobayashi_imagenet_lt", "decoupling,as_published,smoke"),
+]
 QUICK = ("digits", "qian_cifar10")
 
 

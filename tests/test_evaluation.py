@@ -145,6 +145,17 @@ def test_final_evaluators_wait_for_the_end(data_dir):
     assert "eval/feature_norm_correct" in evaluate(run, state, final=True)
 
 
+def test_a_second_evaluation_compiles_nothing(data_dir, caplog):
+    run = experiment.build(make_config(data_dir, evaluators=("neural_collapse",), ema_decay=0.5))
+    assert run.final_evaluate is run.evaluate
+    state = jax.jit(run.create_state)({})
+    first = evaluate(run, state)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        assert evaluate(run, state) == first
+    compiled = [record.message for record in caplog.records if "Compiling" in record.message]
+    assert not compiled
+
+
 def test_unknown_evaluator():
     with pytest.raises(ValueError, match="unknown evaluator 'shot' .did you mean 'shots'"):
         get_evaluator("shot", 10, lambda: np.ones(10))

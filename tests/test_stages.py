@@ -86,8 +86,25 @@ def first_stage(tmp_path_factory):
 
 SECOND = {
     "init_skip": ("^head",), "data.sampler": "class_aware", "data.per_class": 2,
-    "model.head": "cosine", "optim.weight_decay": 0.1, "optim.lr": 0.5,
+    "optim.weight_decay": 0.1, "optim.lr": 0.5,
 }  # fmt: skip
+COSINE = {"model.head": "cosine"}
+
+
+def test_only_what_a_stage_learns_moves(first_stage, tmp_path):
+    """Learnable weight scaling: neither the backbone nor kernel and bias, though decay would."""
+    config, _ = first_stage
+    linear = config.copy_and_resolve_references()
+    linear.model.head = "linear"
+    train.train(experiment.build(linear), tmp_path / "one")
+    scales = {
+        "init_skip": ("^head.class_scales",), "model.head_options.class_scales": True,
+        "model.frozen_backbone": True, "optim.frozen": ("^head/(kernel|bias)$",),
+    }  # fmt: skip
+    first, second = second_stage((linear, tmp_path / "one"), tmp_path / "two", **scales)
+    assert not np.array_equal(second["params"]["head"].pop("class_scales"), np.ones(10))
+    assert all(same(first, second))
+    assert json.loads((tmp_path / "two" / "result.json").read_text())["params"] == 10
 
 
 def second_stage(first_stage, folder, **overrides):
@@ -104,13 +121,15 @@ def same(a, b):
 
 
 def test_a_frozen_backbone_moves_neither_parameters_nor_statistics(first_stage, tmp_path):
-    first, second = second_stage(first_stage, tmp_path, **{"model.frozen_backbone": True})
+    first, second = second_stage(first_stage, tmp_path, **COSINE, **{"model.frozen_backbone": True})
     assert all(same(first["params"]["backbone"], second["params"]["backbone"]))
     assert all(same(first["batch_stats"], second["batch_stats"]))
     assert not any(same(first["params"]["head"], second["params"]["head"]))
 
 
 def test_as_published_the_statistics_of_the_frozen_backbone_move(first_stage, tmp_path):
-    first, second = second_stage(first_stage, tmp_path, **{"optim.frozen": ("^backbone/",)})
+    first, second = second_stage(
+        first_stage, tmp_path, **COSINE, **{"optim.frozen": ("^backbone/",)}
+    )
     assert all(same(first["params"]["backbone"], second["params"]["backbone"]))
     assert not any(same(first["batch_stats"], second["batch_stats"]))
