@@ -200,6 +200,16 @@ def test_orthogonal_init_redraws_the_kernels_that_match(make_config):
     assert_same_bits(plain["layer2.0"], redrawn["layer2.0"])
 
 
+def test_weights_are_evaluated_without_training(make_config, tmp_path):
+    result = train.train(experiment.build(make_config(total_steps=2)), tmp_path / "source")
+    run = experiment.build(make_config(init_from=str(tmp_path / "source"), seed=7))
+    (measured,) = train.evaluate(run, tmp_path / "new").items()
+    assert measured[0] == 0
+    assert measured[1]["eval/loss"] == pytest.approx(result["eval/loss"], rel=1e-5)
+    nothing = experiment.build(make_config())
+    assert train.evaluate(nothing, tmp_path / "nothing") == {}
+
+
 def test_init_from_what_does_not_fit_is_refused(make_config, tmp_path):
     train.train(experiment.build(make_config(total_steps=2)), tmp_path / "source")
     for overrides, message in (
