@@ -88,7 +88,7 @@ def test_other_keys_give_other_crops():
 
 
 def test_an_example_does_not_depend_on_its_batch():
-    train_augment, _ = augment.make_augment(MEAN, STD, **EVERYTHING)
+    train_augment = jax.jit(augment.make_augment(MEAN, STD, **EVERYTHING)[0])
     rngs, images = make_rngs(8), jnp.asarray(make_images(8))
     whole = train_augment(rngs, images)
     for i in range(8):
@@ -299,6 +299,14 @@ def test_jitter_draws_hues_evenly():
     np.testing.assert_allclose(out[:, 0], 1.0, atol=1e-6)
     shifts = (out[:, 1] - out[:, 2]) / 6  # red turns towards yellow or towards magenta
     assert stats.kstest(shifts, stats.uniform(-0.1, 0.2).cdf).pvalue > 0.001
+
+
+def test_jitter_side_by_side_equals_one_after_the_other(monkeypatch):
+    rngs, images = make_rngs(16), color.to_float(jnp.asarray(make_images(16)))
+    expected = jitter(rngs, images, 0.4, 0.3, 0.2, 0.1)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    out = jax.jit(lambda *arrays: color.jitter(*arrays, 0.4, 0.3, 0.2, 0.1))(rngs, images)
+    np.testing.assert_allclose(out, expected, atol=2e-6)
 
 
 def test_jitter_leaves_images_as_they_are_at_its_probability():

@@ -1,5 +1,7 @@
 """Pixel values, on the device: scaling, jitter, blur and the like, one random key per example."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,12 +79,12 @@ def adjust_saturation(
     return _blend(image, grey(image), factor)
 
 
-def adjust_hue(image: Float[Array, "h w c"], shift: Float[Array, ""]) -> Float[Array, "h w c"]:
+def adjust_hue(image: Float[Array, "h w c"], factor: Float[Array, ""]) -> Float[Array, "h w c"]:
     """Turns the hue by a share of the colour circle, at the same HSV saturation and value.
 
     Args:
         image: pixels in 0 ... 1; with one channel there is no hue to turn.
-        shift: of a whole turn, -1/2 ... 1/2; 1/3 turns red into green.
+        factor: share of a whole turn, -1/2 ... 1/2; 1/3 turns red into green.
 
     Source: torchvision's adjust_hue, on floats. Back from the hue, in sixths of a turn from red:
     each channel is `value - chroma * clip(min(k, 4 - k), 0, 1)`, k the sixths since the start
@@ -99,7 +101,7 @@ def adjust_hue(image: Float[Array, "h w c"], shift: Float[Array, ""]) -> Float[A
         [(green - blue) / divisor, 2 + (blue - red) / divisor],
         4 + (red - green) / divisor,
     )
-    k = sixths[..., None] + 6 * shift + jnp.asarray([5.0, 3.0, 1.0]).reshape(1, 1, 3)
+    k = sixths[..., None] + 6 * factor + jnp.asarray([5.0, 3.0, 1.0]).reshape(1, 1, 3)
     k = k - 6 * jnp.floor(k / 6)
     dark = jnp.clip(jnp.minimum(k, 4 - k), 0.0, 1.0)
     return value[..., None] - chroma[..., None] * dark
@@ -127,7 +129,7 @@ def jitter(
             it, and its place in the order, out.
         contrast: same.
         saturation: same.
-        hue: the shift is uniform in -hue ... hue, of a whole turn, 0 ... 1/2; 0 leaves it out.
+        hue: the factor is uniform in -hue ... hue, of a whole turn, 0 ... 1/2; 0 leaves it out.
         probability: of changing an image at all, 0 ... 1.
 
     Returns:
@@ -143,21 +145,26 @@ def jitter(
     }
     ranges = {adjust: (low, high) for adjust, (low, high) in ranges.items() if low < high}
 
-    def one(rng, image):
+    def one(rng_and_image):
+        rng, image = rng_and_image
         order_rng, factor_rng = jax.random.split(jax.random.fold_in(rng, _JITTER))
         order = jax.random.permutation(order_rng, len(ranges))
-        factors = jax.random.uniform(factor_rng, (len(ranges),))
-        for place in range(len(ranges)):
-            changed = [
-                adjust(image, low + (high - low) * factors[index])
-                for index, (adjust, (low, high)) in enumerate(ranges.items())
-            ]
-            image = jnp.select([order[place] == index for index in range(len(changed))], changed)
+        uniform = jax.random.uniform(factor_rng, (len(ranges),))
+        changes = [
+            partial(adjust, factor=low + (high - low) * uniform[index])
+            for index, (adjust, (low, high)) in enumerate(ranges.items())
+        ]
+        for place in range(len(changes)):
+            image = jax.lax.switch(order[place], changes, image)
         return image
 
     if not ranges:
         return images
-    return _where_drawn(rngs, _IS_JITTERED, probability, jax.vmap(one)(rngs, images), images)
+    # One image after the other takes only the branch of its turn; side by side all are computed,
+    # which took 15 times as long on the CPU.
+    on_cpu = jax.default_backend() == "cpu"
+    changed = jax.lax.map(one, (rngs, images)) if on_cpu else jax.vmap(one)((rngs, images))
+    return _where_drawn(rngs, _IS_JITTERED, probability, changed, images)
 
 
 def random_grey(
@@ -253,17 +260,20 @@ def gaussian_blur(
         )
     offsets = jnp.arange(-reach, reach + 1, dtype=jnp.float32)
     weights = jax.nn.softmax(-0.5 * (offsets[None] / sigma[:, None]) ** 2)
-    # Sums of shifted images: XLA makes one pass of them, where a convolution with a kernel for
-    # each image would be one with as many groups as images.
+    # Sums of shifted images, those of one weight first: 4 times faster on the CPU than products
+    # with a matrix. Without the barriers XLA mirrors and sums again for every shift.
     for axis in (1, 2):
         pads = [(0, 0)] * 4
         pads[axis] = (reach, reach)
-        padded = jnp.pad(images, pads, mode="reflect")
-        side = images.shape[axis]
-        images = sum(
-            weights[:, i, None, None, None] * jax.lax.slice_in_dim(padded, i, i + side, axis=axis)
+        padded = jax.lax.optimization_barrier(jnp.pad(images, pads, mode="reflect"))
+        shifted = [
+            jax.lax.slice_in_dim(padded, i, i + images.shape[axis], axis=axis)
             for i in range(kernel_size)
-        )
+        ]
+        total = weights[:, reach, None, None, None] * shifted[reach]
+        for i in range(reach):
+            total += weights[:, i, None, None, None] * (shifted[i] + shifted[-1 - i])
+        images = jax.lax.optimization_barrier(total)
     return images
 
 
