@@ -62,9 +62,17 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     train_data = open_split(config.data.train_split, train_crop=config.data.train_crop)
     eval_data = open_split(config.data.eval_split)
     source = train_data.source
+    for key in ("mean", "std"):
+        if len(config.data[key]) not in (1, source.image_shape[-1]):
+            raise ValueError(
+                f"data.{key} has {len(config.data[key])} values, but images of {source.name!r} "
+                f"have {source.image_shape[-1]} channels"
+            )
     augment, eval_augment = make_augment(config.data.mean, config.data.std, **config.augment)
     pixels = jax.ShapeDtypeStruct((1, *source.image_shape), jnp.uint8)
-    jax.eval_shape(augment, jax.random.split(jax.random.key(0), 1), pixels)  # checks the channels
+    jax.eval_shape(
+        augment, jax.random.split(jax.random.key(0), 1), pixels
+    )  # needs 3 channels for some
     options = {key: _options(config.model[key]) for key in _OPTION_KEYS}
     options["backbone_options"]["dtype"] = _dtype(config.dtype)
     names = {key: config.model[key] for key in ("backbone", "head", "pool")}

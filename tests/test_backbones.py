@@ -135,7 +135,7 @@ def test_layers_hold_every_parameter_once(name, out_channels):
     [
         pytest.param(backbone, 75 if name == "inception_v4" else 32, id=name, marks=marks)
         for name, backbone in SMALL.items()
-        for marks in [() if name in ("basic", "bottleneck", "cifar") else pytest.mark.slow]
+        for marks in [() if name == "cifar" else pytest.mark.slow]
     ],
 )
 def test_computed_contract(backbone, size):

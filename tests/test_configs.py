@@ -16,7 +16,7 @@ SMOKE = [
     *((name, "smoke") for name in CONFIGS),
     ("kobayashi_imagenet_lt", "decoupling,as_published,smoke"),
 ]
-QUICK = ("digits", "qian_cifar10")
+QUICK = ("digits",)
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,7 @@ def test_decoupling(measured):
     assert metrics["eval/ncm/accuracy"] != metrics["eval/accuracy"]
 
 
+@pytest.mark.slow
 def test_disk_and_other_devices_measure_the_same(measured, data_dir):
     metrics, _, _ = measured
     overrides = {"data.placement": "disk", "num_devices": 4, "eval_batch_size": 32}

@@ -11,6 +11,8 @@ from scipy import stats
 from fixed_head_jax import parallel
 from fixed_head_jax.augment import mix
 
+pytestmark = pytest.mark.slow  # most of it compiles
+
 many_shares = jax.jit(
     lambda rngs, options: jax.vmap(lambda rng: mix.draw_shares(rng, 12, 20, **dict(options)))(rngs),
     static_argnums=1,

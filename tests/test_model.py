@@ -90,6 +90,7 @@ def small_model(num_classes, head, **options):
     return model, variables, out
 
 
+@pytest.mark.slow
 def test_identity_logits_are_the_means_of_the_class_channels():
     model, variables, out = small_model(100, "identity", out_channels=100)
     assert out["feature_map"].shape[-1] == 100

@@ -163,6 +163,7 @@ def test_one_or_all_convolutions_of_a_network(monkeypatch):
     assert len(drawn) == 19 and (3, 3, 3, 16) in drawn
 
 
+@pytest.mark.slow
 def test_penalty_is_added_to_the_supervised_loss():
     model = Classifier(CifarResNet(1), get_pool("mean"), get_head("linear", num_classes=3))
     images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))

@@ -167,6 +167,7 @@ def test_wrappings_of_releases(wrap):
     assert all(np.array_equal(back[key], value) for key, value in small_dict().items())
 
 
+@pytest.mark.slow
 def test_self_classifier_release_without_its_heads():
     release = {f"module.backbone.{k}": v for k, v in small_dict().items() if "linear" not in k}
     release |= {

@@ -11,6 +11,8 @@ from sklearn.datasets import load_sample_image
 from fixed_head_jax.augment import randaugment
 from fixed_head_jax.augment.randaugment import OPERATIONS, WARPS
 
+pytestmark = pytest.mark.slow  # most of it compiles
+
 FILL = (124, 116, 104)
 apply = jax.jit(randaugment.apply, static_argnums=(2, 3))
 draw_operations = jax.jit(randaugment.draw_operations, static_argnums=(1, 2, 3, 4))

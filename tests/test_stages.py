@@ -91,6 +91,7 @@ SECOND = {
 COSINE = {"model.head": "cosine"}
 
 
+@pytest.mark.slow
 def test_only_what_a_stage_learns_moves(first_stage, tmp_path):
     """Learnable weight scaling: neither the backbone nor kernel and bias, though decay would."""
     config, _ = first_stage
