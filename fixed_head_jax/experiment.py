@@ -70,9 +70,8 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
             )
     augment, eval_augment = make_augment(config.data.mean, config.data.std, **config.augment)
     pixels = jax.ShapeDtypeStruct((1, *source.image_shape), jnp.uint8)
-    jax.eval_shape(
-        augment, jax.random.split(jax.random.key(0), 1), pixels
-    )  # needs 3 channels for some
+    # Some augmentations refuse images that are not of three channels: here, not in the step.
+    jax.eval_shape(augment, jax.random.split(jax.random.key(0), 1), pixels)
     options = {key: _options(config.model[key]) for key in _OPTION_KEYS}
     options["backbone_options"]["dtype"] = _dtype(config.dtype)
     names = {key: config.model[key] for key in ("backbone", "head", "pool")}
