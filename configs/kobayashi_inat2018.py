@@ -8,25 +8,19 @@ kappa 16, 70.31 with 64 (the network is inferred); a margin loss of Cao et al. (
 measured here yet. `decoupling` has the settings of Kang et al. for this dataset.
 """
 
-from configs import common
-from configs.kobayashi_imagenet_lt import HEADS, KNOWN, kappa_sweep, smoke, two_stages
+from configs import common, kobayashi_imagenet_lt
+from configs.kobayashi_imagenet_lt import KNOWN, kappa_sweep, smoke, two_stages
 
 
 def get_config(arg: str = ""):
     variants = common.variants(arg, KNOWN)
-    config = common.get_config()
+    same = ",".join(name for name in variants if name != "smoke")
+    config = kobayashi_imagenet_lt.get_config(same)
     config.data.name, config.data.eval_split = "i_naturalist2018", "validation"
-    common.imagenet_images(config)
     config.data.mean, config.data.std = (0.466, 0.471, 0.380), (0.195, 0.194, 0.192)
-    config.model.backbone = "resnet50"
-    config.model.head = common.choose(variants, HEADS, "tvmf")
-    config.batch_size, config.total_epochs = 256, 90.0
-    config.evaluators = ("shots",)
-    config.optim.lr, config.optim.weight_decay = 0.2, 1e-4
-    config.optim.schedule, config.optim.per_epoch = "cosine", True
-    if "decoupling" in variants:
-        config.model.head, config.final_evaluators = "linear", ("decoupling",)
-        config.batch_size = 512
+    config.augment.brightness = config.augment.contrast = config.augment.saturation = 0.0
+    config.augment.lighting = 0.0
+    config.model.backbone, config.optim.weight_decay = "resnet50", 1e-4
     return smoke(config) if "smoke" in variants else config
 
 
