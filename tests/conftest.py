@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from functools import partial
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -9,6 +10,7 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests compile the same small programs again and again; the cache lives as long as the session.
@@ -16,3 +18,14 @@ _CACHE = tempfile.TemporaryDirectory(prefix="jax_cache_")
 jax.config.update("jax_compilation_cache_dir", _CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="module")
+def tiny_backbone():
+    """A ResNet-8, "tiny": everything the loop meets, compiled in seconds."""
+    from fixed_head_jax.backbones import BACKBONES
+    from fixed_head_jax.backbones.cifar_resnet import CifarResNet
+
+    BACKBONES["tiny"] = partial(CifarResNet, 1)
+    yield
+    del BACKBONES["tiny"]

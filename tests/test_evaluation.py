@@ -1,7 +1,5 @@
 """Evaluators over real splits, against the same measures taken from one batch of everything."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,19 +8,13 @@ import pytest
 from configs import digits
 from fixed_head_jax import experiment, parallel
 from fixed_head_jax.augment.color import normalize, to_float
-from fixed_head_jax.backbones import BACKBONES
-from fixed_head_jax.backbones.cifar_resnet import CifarResNet
 from fixed_head_jax.evaluators import feature_norms, get_evaluator, long_tail, neural_collapse
+from fixed_head_jax.evaluators.sums import class_sums
 from fixed_head_jax.model import get_model
 
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
 ALL = ("feature_norms", "neural_collapse", "neural_collapse_train", "shots", "decoupling")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_backbone():
-    BACKBONES["tiny"] = partial(CifarResNet, 1)
-    yield
-    del BACKBONES["tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +87,7 @@ def test_neural_collapse(measured, split, prefix):
     metrics, whole, kernel = measured
     features, logits, labels = whole[split]
     mask = jnp.ones(len(labels))
-    first = neural_collapse.class_sums(features, labels, mask, 10)
+    first = class_sums(features, labels, mask, 10)
     geometry = neural_collapse.class_geometry(on_host(first))
     second = neural_collapse.collapse_sums(features, logits, labels, mask, geometry)
     expected = neural_collapse.collapse_metrics(geometry, on_host(second), np.asarray(kernel))

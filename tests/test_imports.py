@@ -1,7 +1,7 @@
 """Holds the dependency rules of the package by reading its imports.
 
-Inside a folder of siblings only the leaves (`backbones/layers`, `heads/frames`, `heads/parts`) may
-be imported by the others, and a backbone may import frames: the thesis' shortcuts are made of them.
+Inside a folder of siblings only the `LEAVES` may be imported by the others, and a backbone may
+import frames: the thesis' shortcuts are made of them.
 """
 
 import ast
@@ -27,7 +27,7 @@ ALLOWED = {
     "PIL": [PACKAGE + "/data/"],
 }
 SIBLINGS = ("heads", "backbones", "tasks", "losses", "evaluators", "augment")
-LEAVES = ("backbones.layers", "heads.frames", "heads.parts")
+LEAVES = ("backbones.layers", "heads.frames", "heads.parts", "evaluators.sums")
 BANNED = ("utils.py", "helpers.py", "base.py")
 
 

@@ -10,10 +10,10 @@ import pytest
 from fixed_head_jax.evaluators import neural_collapse
 from fixed_head_jax.evaluators.neural_collapse import (
     class_geometry,
-    class_sums,
     collapse_metrics,
     collapse_sums,
 )
+from fixed_head_jax.evaluators.sums import class_sums
 
 FIRST, SECOND = jax.jit(class_sums, static_argnums=3), jax.jit(collapse_sums)
 MEASURES = 9

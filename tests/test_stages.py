@@ -1,7 +1,6 @@
 """Experiments in stages: where each starts from, what it leaves, what a second stage may move."""
 
 import json
-from functools import partial
 
 import jax
 import numpy as np
@@ -9,23 +8,16 @@ import pytest
 
 from configs import digits
 from fixed_head_jax import experiment, train
-from fixed_head_jax.backbones import BACKBONES
-from fixed_head_jax.backbones.cifar_resnet import CifarResNet
 from fixed_head_jax.checkpoint import read_variables
 from fixed_head_jax.report import stage_table
 from fixed_head_jax.stages import plan_stages, run_stages
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 TWO = [
     {"name": "first", "overrides": {}},
     {"name": "second", "init_from": "first", "overrides": {"optim.lr": 0.2}},
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_backbone():
-    BACKBONES["tiny"] = partial(CifarResNet, 1)
-    yield
-    del BACKBONES["tiny"]
 
 
 def test_a_plan_names_folders_and_what_they_start_from(tmp_path):

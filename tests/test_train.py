@@ -1,7 +1,6 @@
 """The loop: same bits twice, after an interruption, and on any number of devices."""
 
 import json
-from functools import partial
 
 import jax
 import numpy as np
@@ -10,20 +9,12 @@ import pytest
 
 from configs import common, digits
 from fixed_head_jax import experiment, parallel, pretrained, train
-from fixed_head_jax.backbones import BACKBONES
-from fixed_head_jax.backbones.cifar_resnet import CifarResNet
 from fixed_head_jax.checkpoint import Checkpoints
 from fixed_head_jax.interval_log import NonFiniteLossError
 from fixed_head_jax.weight_files import read_weights
 from fixed_head_jax.workdir import claim
 
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_backbone():
-    """A ResNet-8: everything the loop meets, compiled in seconds."""
-    BACKBONES["tiny"] = partial(CifarResNet, 1)
-    yield
-    del BACKBONES["tiny"]
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from fixed_head_jax import lookup
 from fixed_head_jax.evaluators import long_tail, neural_collapse
 from fixed_head_jax.evaluators.classification import classification_metrics, classification_sums
 from fixed_head_jax.evaluators.feature_norms import feature_norm_metrics, feature_norm_sums
+from fixed_head_jax.evaluators.sums import class_sums
 
 EVAL, TRAIN = "eval", "train"
 
@@ -86,9 +87,9 @@ def _neural_collapse(num_classes: int, class_counts: Callable, split: str) -> Ev
     """NC1 to NC4 on one split."""
     del class_counts
 
-    def class_sums(outputs, labels, mask, context):
+    def by_class(outputs, labels, mask, context):
         del context
-        return neural_collapse.class_sums(outputs["features"], labels, mask, num_classes)
+        return class_sums(outputs["features"], labels, mask, num_classes)
 
     def collapse_sums(outputs, labels, mask, geometry):
         return neural_collapse.collapse_sums(
@@ -103,7 +104,7 @@ def _neural_collapse(num_classes: int, class_counts: Callable, split: str) -> Ev
         values = neural_collapse.collapse_metrics(contexts[1], totals[1], kernel)
         return {f"{split}_{name}" if split == TRAIN else name: v for name, v in values.items()}
 
-    passes = (Pass(class_sums, split), Pass(collapse_sums, split, geometry))
+    passes = (Pass(by_class, split), Pass(collapse_sums, split, geometry))
     return Evaluator(passes, metrics, reads_kernel=True)
 
 

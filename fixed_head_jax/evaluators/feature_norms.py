@@ -3,8 +3,9 @@
 import math
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
+
+from fixed_head_jax.evaluators.sums import matmul
 
 GROUPS = ("correct", "wrong")
 
@@ -38,7 +39,7 @@ def feature_norm_sums(
     lengths = jnp.linalg.norm(kernel, axis=0)
     directions = features / jnp.maximum(norms, 1e-12)[:, None]
     class_directions = kernel / jnp.maximum(lengths, 1e-12)[None, :]
-    cosines = jnp.matmul(directions, class_directions, precision=lax.Precision.HIGHEST).max(1)
+    cosines = matmul(directions, class_directions).max(1)
     is_correct = jnp.argmax(logits, axis=1) == labels
     sums = {}
     for name, is_member in zip(GROUPS, (is_correct, ~is_correct), strict=True):

@@ -31,6 +31,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int, Shaped
 
+from fixed_head_jax.evaluators.sums import class_sums, matmul
+
 MANY_SHOT_ABOVE = 100  # training images of a class; this many are medium still
 FEW_SHOT_BELOW = 20  # this many are medium already
 TAUS = tuple(step / 10 for step in range(21))
@@ -137,7 +139,7 @@ def nearest_class_mean_logits(
         is_present: classes that have a mean; the others get -inf and never win.
     """
     squares = jnp.sum(embeddings**2, axis=1)[:, None] + jnp.sum(class_means**2, axis=1)[None, :]
-    logits = 2 * _matmul(embeddings, class_means.T) - squares
+    logits = 2 * matmul(embeddings, class_means.T) - squares
     return jnp.where(is_present[None, :], logits, -jnp.inf)
 
 
@@ -168,10 +170,6 @@ def adjusted_logits(
     """
     counts = jnp.maximum(class_counts, 1)
     return logits - (tau * jnp.log(counts / jnp.sum(counts)))[None, :]
-
-
-def _matmul(x, y):
-    return jnp.matmul(x, y, precision=lax.Precision.HIGHEST)
 
 
 def feature_sums(
@@ -221,10 +219,7 @@ def embedding_sums(
     Returns:
         "features" [K, D] and "examples" [K], which add up over batches and devices.
     """
-    valid = mask > 0
-    members = jax.nn.one_hot(labels, num_classes) * valid[:, None]
-    embeddings = jnp.where(valid[:, None], centered_embeddings(features, mean), 0.0)
-    return {"features": _matmul(members.T, embeddings), "examples": members.sum(0)}
+    return class_sums(centered_embeddings(features, mean), labels, mask, num_classes)
 
 
 class ClassContext(NamedTuple):
@@ -277,7 +272,7 @@ def decoupling_hits(
     mean, class_means, class_counts = (jnp.asarray(array) for array in context)
     embeddings = centered_embeddings(features, mean)
     distances = nearest_class_mean_logits(embeddings, class_means, class_counts > 0)
-    products = _matmul(features, kernel)
+    products = matmul(features, kernel)
 
     def normalized(tau):
         return _is_hit(tau_normalized_logits(products, kernel, tau), labels)

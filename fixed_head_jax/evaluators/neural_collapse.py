@@ -27,38 +27,14 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int
+
+from fixed_head_jax.evaluators.sums import matmul
 
 _ROWS = 1024  # classes compared with all others at a time: bounds the memory for many classes
 _RESOLUTION = 1e-6  # relative; smaller differences and singular values of means are rounding
-
-
-def class_sums(
-    features: Float[Array, "b d"],
-    labels: Int[Array, "b"],
-    mask: Float[Array, "b"],
-    num_classes: int,
-) -> dict[str, Array]:
-    """Sums the features of a batch by class: the first pass.
-
-    Args:
-        features: as they enter the head.
-        labels: true classes.
-        mask: 0 for padding, which may hold anything.
-        num_classes: K.
-
-    Returns:
-        "examples" [K] and "features" [K, D], which add up over batches and devices.
-    """
-    valid = mask > 0
-    members = jax.nn.one_hot(labels, num_classes) * valid[:, None]
-    features = jnp.where(valid[:, None], features, 0.0)
-    totals = jnp.matmul(members.T, features, precision=lax.Precision.HIGHEST)
-    return {"examples": members.sum(0), "features": totals}
 
 
 class ClassGeometry(NamedTuple):
@@ -81,7 +57,7 @@ def class_geometry(sums: Mapping[str, np.ndarray]) -> ClassGeometry:
     """Turns the sums of the first pass into class means, on the host and in float64.
 
     Args:
-        sums: of `class_sums`, over the whole split.
+        sums: of `sums.class_sums`, over the whole split.
 
     Raises:
         ValueError: if no class has an example.
@@ -129,9 +105,9 @@ def collapse_sums(
     valid = mask > 0
     is_member = valid & is_present[labels]
     centered = features - center[None, :]
-    spread = _matmul(centered - deviations[labels], pseudo_inverse)
+    spread = matmul(centered - deviations[labels], pseudo_inverse)
     # |h - m_c|^2 without what all classes share, which would only add rounding.
-    distances = jnp.sum(deviations**2, axis=1)[None, :] - 2 * _matmul(centered, deviations.T)
+    distances = jnp.sum(deviations**2, axis=1)[None, :] - 2 * matmul(centered, deviations.T)
     nearest = jnp.argmin(jnp.where(is_present[None, :], distances, jnp.inf), axis=1)
     mismatches = valid & (nearest != jnp.argmax(logits, axis=1))
     return {
@@ -140,10 +116,6 @@ def collapse_sums(
         "mismatches": jnp.sum(mismatches.astype(jnp.float32)),
         "examples": jnp.sum(valid.astype(jnp.float32)),
     }
-
-
-def _matmul(x, y):
-    return jnp.matmul(x, y, precision=lax.Precision.HIGHEST)
 
 
 def collapse_metrics(
