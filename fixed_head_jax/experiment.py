@@ -55,30 +55,10 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     """
     mesh = parallel.make_mesh(config.num_devices)
     _check_sizes(config, mesh.size)
-    open_split = partial(
-        open_dataset, config.data.name, data_dir=config.data_dir,
-        **{key: config.data[key] for key in _DATA_KEYS},
-    )  # fmt: skip
-    train_data = open_split(config.data.train_split, train_crop=config.data.train_crop)
-    eval_data = open_split(config.data.eval_split)
+    train_data, eval_data = _open_splits(config)
     source = train_data.source
-    for key in ("mean", "std"):
-        if len(config.data[key]) not in (1, source.image_shape[-1]):
-            raise ValueError(
-                f"data.{key} has {len(config.data[key])} values, but images of {source.name!r} "
-                f"have {source.image_shape[-1]} channels"
-            )
-    augment, eval_augment = make_augment(config.data.mean, config.data.std, **config.augment)
-    pixels = jax.ShapeDtypeStruct((1, *source.image_shape), jnp.uint8)
-    # Some augmentations refuse images that are not of three channels: here, not in the step.
-    jax.eval_shape(augment, jax.random.split(jax.random.key(0), 1), pixels)
-    options = {key: _options(config.model[key]) for key in _OPTION_KEYS}
-    options["backbone_options"]["dtype"] = _dtype(config.dtype)
-    names = {key: config.model[key] for key in ("backbone", "head", "pool")}
-    model = get_model(
-        source.num_classes, **names, **options, axis_name=parallel.AXIS,
-        **{key: config.model[key] for key in _MODEL_KEYS},
-    )  # fmt: skip
+    augment, eval_augment = _make_augment(config, source)
+    model = _get_model(config, source.num_classes)
     init, loss = get_task(config.task.name, model, **_options(config.task.options))
 
     starts = partial(epoch_start, num_examples=len(source), batch_size=config.batch_size)
@@ -106,16 +86,10 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         is_trained,
     )  # fmt: skip
     initial = _initial_variables(config, model, source.image_shape) if read_weights else {}
-    evaluators, final_evaluators = _evaluators(config, train_data)
-    make = partial(
-        make_evaluate, model, augment=eval_augment, batch_size=config.eval_batch_size, mesh=mesh,
-        datasets={TRAIN: train_data, EVAL: eval_data},
-    )  # fmt: skip
-    evaluate = make(evaluators=evaluators)
-    final_evaluate = make(evaluators=final_evaluators) if config.final_evaluators else evaluate
+    datasets = {TRAIN: train_data, EVAL: eval_data}
     return Run(
-        config, mesh, train_data, eval_data, train_step, evaluate, final_evaluate,
-        any(one.split == TRAIN for each in final_evaluators.values() for one in each.passes),
+        config, mesh, train_data, eval_data, train_step,
+        *_make_evaluates(config, model, eval_augment, datasets, mesh),
         is_trained, create_state, initial, total_steps,
         _event_steps(config.eval_every_epochs, starts, total_steps),
     )  # fmt: skip
@@ -127,22 +101,61 @@ _DATA_KEYS = (
     "first_classes", "image_size", "resize_size", "placement", "num_threads", "sampler",
     "per_class",
 )  # fmt: skip
-_MODEL_KEYS = ("relu_before_pool", "dropout", "frozen_backbone")
+_MODEL_KEYS = ("backbone", "head", "pool", "relu_before_pool", "dropout", "frozen_backbone")
 _OPTION_KEYS = ("backbone_options", "head_options", "pool_options")
 
 
-def _evaluators(config, train_data):
-    """Returns the evaluators of every evaluation, and those of the last one, by name."""
+def _open_splits(config):
+    """Returns the data to train on and the data to evaluate on."""
+    open_split = partial(
+        open_dataset, config.data.name, data_dir=config.data_dir,
+        **{key: config.data[key] for key in _DATA_KEYS},
+    )  # fmt: skip
+    train_data = open_split(config.data.train_split, train_crop=config.data.train_crop)
+    return train_data, open_split(config.data.eval_split)
+
+
+def _make_augment(config, source):
+    """Returns the augmentations of training and evaluation; refuses what the images do not fit."""
+    for key in ("mean", "std"):
+        if len(config.data[key]) not in (1, source.image_shape[-1]):
+            raise ValueError(
+                f"data.{key} has {len(config.data[key])} values, but images of {source.name!r} "
+                f"have {source.image_shape[-1]} channels"
+            )
+    augments = make_augment(config.data.mean, config.data.std, **config.augment)
+    images = jax.ShapeDtypeStruct((1, *source.image_shape), jnp.uint8)
+    # Some augmentations refuse images that are not of three channels: here, not in the step.
+    jax.eval_shape(augments[0], jax.random.split(jax.random.key(0), 1), images)
+    return augments
+
+
+def _get_model(config, num_classes):
+    options = {key: _options(config.model[key]) for key in _OPTION_KEYS}
+    options["backbone_options"]["dtype"] = _dtype(config.dtype)
+    plain = {key: config.model[key] for key in _MODEL_KEYS}
+    return get_model(num_classes, **plain, **options, axis_name=parallel.AXIS)
+
+
+def _make_evaluates(config, model, augment, datasets, mesh):
+    """Returns `evaluate`, `final_evaluate` and `evaluates_train` of a `Run`."""
+    train_data = datasets[TRAIN]
+    num_classes = train_data.source.num_classes
 
     def class_counts():
-        return np.bincount(train_data.labels(), minlength=train_data.source.num_classes)
+        return np.bincount(train_data.labels(), minlength=num_classes)
 
-    def get(names):
-        num_classes = train_data.source.num_classes
-        return {name: get_evaluator(name, num_classes, class_counts) for name in names}
+    def make(names):
+        evaluators = {name: get_evaluator(name, num_classes, class_counts) for name in names}
+        evaluate = make_evaluate(model, evaluators, augment, datasets, config.eval_batch_size, mesh)
+        passes = [one for evaluator in evaluators.values() for one in evaluator.passes]
+        return evaluate, any(one.split == TRAIN for one in passes)
 
     names = ("classification", *config.evaluators)
-    return get(names), get((*names, *config.final_evaluators))
+    evaluate, evaluates_train = make(names)
+    if not config.final_evaluators:  # nothing to compile a second time
+        return evaluate, evaluate, evaluates_train
+    return evaluate, *make((*names, *config.final_evaluators))
 
 
 def _initial_variables(config, model, image_shape):

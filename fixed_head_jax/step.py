@@ -64,14 +64,7 @@ def make_train_step(
         ema_decay: decay d of the averages, min(d, (1 + step) / (10 + step)) early on; 0: none.
         is_trained: per parameter; the others' gradients are zero, and cost nothing.
     """
-
-    def trained_loss(params, *arguments):
-        params = jax.tree.map(
-            lambda trained, leaf: leaf if trained else lax.stop_gradient(leaf), is_trained, params
-        )
-        return loss(params, *arguments)
-
-    grad_fn = jax.value_and_grad(trained_loss, has_aux=True)
+    grad_fn = jax.value_and_grad(_of_trained(loss, is_trained), has_aux=True)
 
     def micro_step(params, carry, inputs):
         model_state, task_state = carry
@@ -101,6 +94,18 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def _of_trained(loss, is_trained):
+    """Returns the loss as a function of the trained parameters: no gradient for the others."""
+
+    def trained_loss(params, *arguments):
+        params = jax.tree.map(
+            lambda trained, leaf: leaf if trained else lax.stop_gradient(leaf), is_trained, params
+        )
+        return loss(params, *arguments)
+
+    return trained_loss
 
 
 def _example_rngs(seed, step, local_batch_size):
