@@ -1,23 +1,52 @@
-"""Random resized crops: the distribution of the boxes, and the same crops however they are read."""
+"""Crops on the host: the distribution of the boxes, resizing as Pillow's, and many from one image."""
 
-import cv2
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
+from sklearn.datasets import load_sample_image
 
 from fixed_head_jax import data
-from fixed_head_jax.data import crops
+from fixed_head_jax.data import crops, decoding
+from fixed_head_jax.data.crops import RandomCrop
 
-HALF = np.full((1, 4), 0.5)
+PHOTO = load_sample_image("china.jpg")[:300, :400]
+HALF = np.full(4 * crops.ATTEMPTS + 1, 0.5)
+
+
+def encode(image, file_format="PNG", **options):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def cut(encoded, crop, draws, channels=3):
+    """Returns the crops of one image under one name."""
+    out = np.empty((max(crop.views, 1), crop.size, crop.size, channels), np.uint8)
+    rows = {"image": np.atleast_2d(draws)}
+    target = {"image": out if crop.views else out[0]}
+    crops.random_crops(encoded, channels, {"image": crop}, rows, target)
+    return target["image"]
+
+
+def with_pillow(image, box, size, method):
+    top, left, height, width = box
+    part = Image.fromarray(image[top : top + height, left : left + width])
+    return np.asarray(part.resize((size, size), getattr(Image.Resampling, method.upper())))
 
 
 def test_a_box_by_hand():
     # Area share 0.54 and aspect 1: a square of sqrt(0.54 * 300 * 400) = 254.6 in the middle.
     assert crops.random_box(300, 400, HALF) == (23, 73, 255, 255)
-    corner = np.array([[0.5, 0.5, 0.0, 1 - 1e-9]])
+    corner = np.array([0.5, 0.5, 0.0, 1 - 1e-9])
     assert crops.random_box(300, 400, corner) == (0, 145, 255, 255)
-    full = np.array([[1 - 1e-12, np.log(4 / 3) / (2 * np.log(4 / 3)), 0.9, 0.9]])
+    full = np.array([1 - 1e-12, 0.5, 0.9, 0.9])
     assert crops.random_box(64, 64, full) == (0, 0, 64, 64)
+    # Specification of non-binary transfer, 12.7: share 0.5 of 500 x 375 at aspect 4/3.
+    draws = np.array([0.5, 1.0, 0.0, 0.0])
+    assert crops.random_box(375, 500, draws, scale=(0.0, 1.0))[2:] == (265, 354)
 
 
 @pytest.mark.parametrize(
@@ -29,46 +58,113 @@ def test_a_box_by_hand():
     ],
 )
 def test_where_no_attempt_fits_the_largest_central_box(height, width, expected):
-    too_large = np.tile([[1 - 1e-12, 0.0 if width > height else 1 - 1e-12, 0, 0]], (10, 1))
+    too_large = np.tile([1 - 1e-12, 0.0 if width > height else 1 - 1e-12, 0, 0], crops.ATTEMPTS)
     assert crops.random_box(height, width, too_large) == expected
 
 
-def test_boxes_are_inside_and_spread_evenly():
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.05, 0.4)])
+def test_boxes_are_inside_and_spread_evenly(scale):
     height, width = 400, 400
-    draws = crops.draw(seed=0, step=3, batch_size=4000)
-    boxes = np.array([crops.random_box(height, width, one) for one in draws])
+    draws = crops.draw(0, 3, 4000, {"image": RandomCrop(8)})["image"][:, 0]
+    boxes = np.array([crops.random_box(height, width, one, scale) for one in draws])
     top, left, box_height, box_width = boxes.T
     assert (boxes >= 0).all()
     assert (top + box_height <= height).all() and (left + box_width <= width).all()
     aspect = box_width / box_height
     assert aspect.min() > 0.74 and aspect.max() < 1.35
     share = box_height * box_width / (height * width)
-    assert share.min() > 0.078
+    assert share.min() > scale[0] - 0.002 and share.max() < scale[1] + 0.002
     # Up to 9/16 every aspect fits: the shares below are uniform, the log aspects with them.
-    small = share < 0.56
-    assert stats.kstest(share[small], stats.uniform(0.08, 0.48).cdf).pvalue > 0.001
+    most = min(scale[1], 0.56)
+    small = share < most
+    assert stats.kstest(share[small], stats.uniform(scale[0], most - scale[0]).cdf).pvalue > 0.001
     span = np.log(4 / 3)
     assert stats.kstest(np.log(aspect[small]), stats.uniform(-span, 2 * span).cdf).pvalue > 0.001
     place = (top + 0.5) / (height - box_height + 1)
     assert stats.kstest(place, stats.uniform.cdf).pvalue > 0.001
 
 
-def test_crops_are_resized_parts():
-    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
-    top, left, height, width = crops.random_box(60, 80, HALF)
-    expected = cv2.resize(
-        image[top : top + height, left : left + width], (32, 32), interpolation=cv2.INTER_AREA
-    )
-    np.testing.assert_array_equal(crops.random_resized_crop(image, 32, HALF), expected)
-    grey = crops.random_resized_crop(image[..., :1], 96, HALF)
-    assert grey.shape == (96, 96, 1)  # enlarged, and the channel stays
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [32, 288])
+def test_crops_are_those_of_pillow(method, size):
+    box = crops.random_box(300, 400, HALF)
+    image = cut(encode(PHOTO), RandomCrop(size, method=method), HALF)
+    np.testing.assert_array_equal(image, with_pillow(PHOTO, box, size, method))
 
 
-def test_resize_then_centre_crop():
-    image = np.zeros((256, 512, 3), np.uint8)
-    image[16:240, 144:368] = 255  # the central 224 x 224
-    assert (crops.resize_and_crop(image, 224, 256) == 255).all()
-    assert (crops.resize_and_crop(image, 256, 256)[:16] == 0).all()
+def test_random_methods_are_equally_likely():
+    draws = np.tile(HALF, (200, 1))
+    draws[:, -1] = np.random.default_rng(0).random(200)
+    images = cut(encode(PHOTO), RandomCrop(16, method="random", views=200), draws)
+    box = crops.random_box(300, 400, HALF)
+    is_method = {
+        method: (images == with_pillow(PHOTO, box, 16, method)).all((1, 2, 3)).sum()
+        for method in crops.METHODS
+    }
+    assert sum(is_method.values()) == 200
+    assert stats.binomtest(int(is_method["bicubic"]), 200).pvalue > 0.001
+
+
+# Boxes of 255 pixels: enlarged, shrunk, and from a JPEG file decoded at a half to an eighth.
+@pytest.mark.parametrize(
+    "size, reduction, bound",
+    [(288, 1, 0.5), (224, 1, 4), (140, 1, 7), (112, 2, 4), (60, 4, 4), (24, 8, 6)],
+)
+def test_fast_crops_are_close_to_those_of_pillow(size, reduction, bound):
+    encoded = encode(PHOTO, "JPEG", quality=95, subsampling=0)
+    whole = decoding.decode(encoded, 3)
+    box = crops.random_box(300, 400, HALF)
+    box = [side // reduction * reduction for side in box]  # whole pixels of the reduced image
+    fast = cut(encoded, RandomCrop(size), HALF).astype(int)
+    assert np.abs(fast - with_pillow(whole, box, size, "bilinear")).mean() < bound
+
+
+def test_grey_crops_keep_their_axis():
+    grey = cut(encode(PHOTO[..., 0]), RandomCrop(96), HALF, channels=1)
+    assert grey.shape == (96, 96, 1) and grey.std() > 20
+    exact = cut(encode(PHOTO[..., 0]), RandomCrop(96, method="bilinear"), HALF, channels=1)
+    assert np.abs(grey.astype(int) - exact).mean() < 5
+
+
+def test_several_views_of_one_decoded_image(monkeypatch):
+    calls = []
+    decode = decoding.decode
+    monkeypatch.setattr(crops, "decode", lambda *args: calls.append(args) or decode(*args))
+    views = {
+        "global": RandomCrop(40, (0.4, 1.0), method="bicubic", views=2),
+        "local": RandomCrop(16, (0.05, 0.4), method="bicubic", views=6),
+    }
+    draws = {name: rows[0] for name, rows in crops.draw(1, 5, 1, views).items()}
+    out = {
+        name: np.zeros((crop.views, crop.size, crop.size, 3), np.uint8)
+        for name, crop in views.items()
+    }
+    crops.random_crops(encode(PHOTO, "JPEG"), 3, views, draws, out)
+    assert len(calls) == 1
+    for name, crop in views.items():
+        boxes = [crops.random_box(300, 400, row, crop.scale) for row in draws[name]]
+        assert len(set(boxes)) == crop.views
+        whole = decode(encode(PHOTO, "JPEG"), 3)
+        expected = [with_pillow(whole, box, crop.size, "bicubic") for box in boxes]
+        np.testing.assert_array_equal(out[name], expected)
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    "height, width, resized, top, left",
+    [
+        (375, 500, (341, 454), 21, 78),
+        (500, 375, (454, 341), 78, 21),
+        (300, 640, (341, 727), 21, 214),
+    ],
+)
+def test_evaluation_resizes_and_crops_as_torchvision(method, height, width, resized, top, left):
+    # Worked numbers of the specification of non-binary transfer, 12.7.
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    resample = getattr(Image.Resampling, method.upper())
+    expected = np.asarray(Image.fromarray(image).resize(resized[::-1], resample))
+    expected = expected[top : top + 299, left : left + 299]
+    np.testing.assert_array_equal(crops.resize_and_crop(image, 299, 341, method), expected)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +172,7 @@ def open_digits(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("tfds"))
 
     def open_dataset(**options):
-        options = {"image_size": 12, "train_crop": "random_resized", **options}
+        options = {"image_size": 12, "crops": {"image": RandomCrop(12)}, **options}
         return data.open_dataset("digits", "train", path, **options)
 
     return open_dataset
@@ -94,15 +190,39 @@ def test_crops_depend_on_seed_step_and_position_alone(open_digits):
     np.testing.assert_array_equal(whole, np.concatenate(shards, axis=1))
     assert not np.array_equal(whole, images(open_digits().train_batches(6, 16, 0, 4)))
     evaluated = np.concatenate(images(open_digits().eval_batches(1442)))
-    np.testing.assert_array_equal(evaluated, open_digits(train_crop="center").arrays()["image"])
+    np.testing.assert_array_equal(evaluated, open_digits(crops=None).arrays()["image"])
+
+
+def test_batches_of_views(open_digits):
+    views = {"global": RandomCrop(12, (0.4, 1.0), views=2), "local": RandomCrop(6, views=3)}
+    batch = next(open_digits(crops=views).train_batches(0, 20, 0, 1))
+    assert batch["global"].shape == (20, 2, 12, 12, 1)
+    assert batch["local"].shape == (20, 3, 6, 6, 1)
+    assert "image" not in batch
+    assert (batch["global"][:, 0] != batch["global"][:, 1]).any((1, 2, 3)).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    "crop, message",
+    [
+        (RandomCrop(0), "size >= 1 and views >= 0, got 0 and 0"),
+        (RandomCrop(8, views=-1), "size >= 1 and views >= 0, got 8 and -1"),
+        (RandomCrop(8, scale=(0.0, 1.0)), r"crop_scale must be .* got \(0.0, 1.0\)"),
+        (RandomCrop(8, scale=(0.5, 0.4)), "crop_scale must be"),
+        (RandomCrop(8, scale=(0.5, 1.1)), "crop_scale must be"),
+        (RandomCrop(8, ratio=(0.0, 1.0)), "crop_ratio must be"),
+        (RandomCrop(8, method="area"), "unknown crop_interpolation 'area'; known: fast, bilinear"),
+    ],
+)
+def test_crops_that_cannot_be(open_digits, crop, message):
+    with pytest.raises(ValueError, match=message):
+        open_digits(crops={"image": crop})
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(placement="resident"), "'random_resized' needs image_size > 0 and placement"),
-        (dict(image_size=0), "'random_resized' needs image_size > 0 .* got image_size=0"),
-        (dict(train_crop="five"), "unknown train_crop 'five'; known: center, random_resized"),
+        (dict(placement="resident"), "need placement 'auto' or 'disk', got 'resident'"),
         (dict(resize_size=8), "resize_size must be 0 or at least image_size=12 > 0, got 8"),
     ],
 )

@@ -1,6 +1,8 @@
 """Orders, sources, and the same batches from disk and from device memory."""
 
 import math
+import threading
+import weakref
 from functools import partial
 from pathlib import Path
 
@@ -10,9 +12,19 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
+from tensorflow_datasets.proto import tf_example_generated_pb2
 
 from fixed_head_jax import data
-from fixed_head_jax.data import crops, loader, prepared, resident, sampling, sources
+from fixed_head_jax.data import (
+    class_sampling,
+    crops,
+    loader,
+    prepared,
+    records,
+    resident,
+    sampling,
+    sources,
+)
 
 TFDS = Path(__file__).parents[2] / "shared" / "tfds"
 needs_cifar10 = pytest.mark.skipif(
@@ -121,15 +133,6 @@ def test_preparing_is_quiet_and_leaves_nothing_else(tmp_path, capfd):
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
 
 
-def test_a_process_that_prepares_second_keeps_what_is_there(tmp_path):
-    builder = prepared.find("digits", str(tmp_path))
-    before = sorted((p.name, p.stat().st_mtime_ns) for p in Path(builder.data_path).iterdir())
-    prepared._prepare("digits", builder.data_path)
-    after = sorted((p.name, p.stat().st_mtime_ns) for p in Path(builder.data_path).iterdir())
-    assert before == after
-    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
-
-
 def test_slices_of_a_split(digits, digits_dir):
     start = sources.open_source("digits", "train[:100]", digits_dir)
     end = sources.open_source("digits", "train[100:]", digits_dir)
@@ -156,17 +159,10 @@ def test_image_size_resizes(digits_dir, size):
 
 def test_crop_is_central_and_keeps_the_aspect_ratio():
     image = np.zeros((40, 100, 3), np.uint8)
-    image[:, 30:70] = 200
+    image[:, 28:72] = 200
     assert (crops.resize_and_crop(image, 40) == 200).all()
     assert (crops.resize_and_crop(image, 20) == 200).all()
     assert crops.resize_and_crop(image.transpose(1, 0, 2).copy(), 33).shape == (33, 33, 3)
-
-
-def test_colours_decode_as_rgb():
-    image = np.zeros((4, 4, 3), np.uint8)
-    image[..., 0] = 250
-    encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-    np.testing.assert_array_equal(sources._decode_image(encoded, 3), image)
 
 
 @needs_cifar10
@@ -249,20 +245,20 @@ def test_class_aware_batches_hold_every_class_equally_often(digits_dir, placemen
     dataset = data.open_dataset(
         "digits", "train", digits_dir, placement=placement, sampler="class_aware", per_class=3
     )
-    labels = dataset.labels()
+    labels = dataset.source.labels
     np.testing.assert_array_equal(labels, resident.load(dataset.source, 1)[1])
     batches = list(dataset.train_batches(0, 30, 4, 3))
     for batch in batches:
         assert np.bincount(labels[batch["index"]]).tolist() == [3] * 10
     np.testing.assert_array_equal(
         batches[1]["index"],
-        sampling.class_aware_indices(0, 5, 30, sampling.class_members(labels), per_class=3),
+        class_sampling.class_aware_indices(0, 5, 30, class_sampling.class_members(labels), per_class=3),
     )
 
 
 def test_labels_of_the_kept_classes(digits_dir):
     dataset = data.open_dataset("digits", "train", digits_dir, first_classes=4)
-    np.testing.assert_array_equal(dataset.labels(), resident.load(dataset.source, 1)[1])
+    np.testing.assert_array_equal(dataset.source.labels, resident.load(dataset.source, 1)[1])
 
 
 # Errors
@@ -275,7 +271,7 @@ def test_labels_of_the_kept_classes(digits_dir):
         (dict(name="cifar11", data_dir=""), "unknown dataset 'cifar11'; did you mean .*cifar10"),
         (dict(name="qqxxzz"), "use a name of the TFDS catalog"),
         (dict(name="a b"), "cannot open dataset 'a b'"),
-        (dict(name="cifar10"), "'cifar10' is not prepared under .*download_and_prepare"),
+        (dict(name="cifar10"), "'cifar10' is not prepared under .*data prepare cifar10"),
         (dict(data_dir="missing"), "data_dir 'missing' is not a directory"),
         (dict(split="valid"), "unknown split 'valid' of dataset 'digits'; use one of train, test"),
         (dict(split=""), "unknown split ''"),
@@ -284,6 +280,11 @@ def test_labels_of_the_kept_classes(digits_dir):
         (dict(image_size=-1), "image_size must be >= 0 .*got -1"),
         (dict(placement="gpu"), "unknown placement 'gpu'; known: auto, resident, disk"),
         (dict(sampler="balanced"), "unknown sampler 'balanced'; known: shuffled, class_aware"),
+        (dict(repeats=0), "repeats must be >= 1, .* got 0"),
+        (dict(repeats=2, sampler="class_aware"), "1 unless sampler='shuffled', got 2"),
+        (dict(fraction=0.0), r"fraction must be in \(0, 1\] .*got 0.0"),
+        (dict(list_file="none.txt"), "cannot read the list 'none.txt'"),
+        (dict(interpolation="area"), "unknown interpolation 'area'; known: bilinear, bicubic"),
         (dict(sampler="class_aware", per_class=0), "per_class must be >= 1, got 0"),
         (dict(num_threads=-1), "num_threads must be >= 0 .*got -1"),
     ],
@@ -374,3 +375,108 @@ def test_batch_errors_come_before_the_first_batch(digits_dir, placement, options
 def test_disk_needs_a_thread(digits):
     with pytest.raises(ValueError, match="num_threads must be >= 1, got 0"):
         loader.disk_batches(digits, np.arange, 8, 0, 1, 0)
+
+
+def readers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
+
+
+def test_few_batches_are_in_memory_and_no_thread_outlives_the_iterator(digits, monkeypatch):
+    made, alive = [], []
+    empty = loader._empty
+
+    def count(*arguments):
+        batch = empty(*arguments)
+        made.append(weakref.ref(batch["image"]))
+        return batch
+
+    monkeypatch.setattr(loader, "_empty", count)
+    order = partial(sampling.train_indices, 0, batch_size=64, num_examples=len(digits))
+    batches = loader.disk_batches(digits, order, 64, 0, 30, 4)
+    for _ in range(20):
+        batch = next(batches)
+        alive.append(sum(ref() is not None for ref in made))
+    assert batch["image"].shape == (64, 8, 8, 1)
+    assert max(alive) <= loader._AHEAD + 2  # two ahead, the one in hand and the last one
+    assert readers()
+    batches.close()
+    assert not readers()
+
+
+def test_an_error_ends_the_threads(digits):
+    batches = loader.disk_eval_batches(damaged(digits, 700), 16, 4)
+    with pytest.raises(records.BadRecordError, match="index 700 "):
+        list(batches)
+    assert not readers()
+
+
+def test_a_bad_record_is_named_with_its_file(tmp_path):
+    example = tf_example_generated_pb2.Example()
+    feature = example.features.feature
+    feature["image"].bytes_list.value.append(b"no image")
+    feature["label"].int64_list.value.append(3)
+    feature["file_name"].bytes_list.value.append(b"cats/1.jpg")
+
+    class One:
+        def __len__(self):
+            return 1
+
+        def __getitems__(self, positions):
+            return [example.SerializeToString()] * len(positions)
+
+    source = sources.Source(
+        "pets", "test", 10, (), (8, 8, 3), One(), None, lambda: np.array([3]), lambda image: image
+    )
+    with pytest.raises(records.BadRecordError, match="at index 0, file 'cats/1.jpg' .*identify"):
+        source.read(np.array([0]))
+
+
+# Labels
+
+
+def test_labels_are_kept_beside_the_data(digits_dir, monkeypatch):
+    source = sources.open_source("digits", "train[:100]", digits_dir)
+    labels = source.labels
+    (file,) = Path(digits_dir).glob("digits/*/labels-train%5B%3A100%5D.npy")
+    np.testing.assert_array_equal(np.load(file), labels)
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "scan_labels", None)  # read again without a scan
+        again = sources.open_source("digits", "train[:100]", digits_dir).labels
+    np.testing.assert_array_equal(again, labels)
+    file.write_bytes(file.read_bytes()[:200])  # cut off: scanned and written anew
+    np.testing.assert_array_equal(
+        sources.open_source("digits", "train[:100]", digits_dir).labels, labels
+    )
+    np.testing.assert_array_equal(np.load(file), labels)
+
+
+def test_labels_without_a_place_to_keep_them(digits, tmp_path):
+    missing = tmp_path / "missing" / "labels.npy"
+    labels = records.cached_labels(digits.records, missing, 2)
+    np.testing.assert_array_equal(labels, digits.labels)
+    assert not missing.parent.exists()
+
+
+def test_a_wrong_label_is_named(digits):
+    options = {field: getattr(digits, field) for field in digits.__dataclass_fields__}
+    source = sources.Source(**{**options, "num_classes": 9})
+    with pytest.raises(records.BadRecordError, match="bad record at index 9 .*label 9 is outside"):
+        _ = source.labels
+
+
+def test_a_fraction_keeps_its_share_of_every_class(digits_dir):
+    dataset = data.open_dataset("digits", "train", digits_dir, first_classes=5, fraction=0.1)
+    whole = sources.open_source("digits", "train", digits_dir, first_classes=5)
+    counts = np.bincount(whole.labels)
+    np.testing.assert_array_equal(np.bincount(dataset.source.labels), np.round(counts * 0.1))
+    np.testing.assert_array_equal(dataset.arrays()["label"], dataset.source.labels)
+
+
+@pytest.mark.parametrize("placement", ["resident", "disk"])
+def test_repeated_augmentation(digits_dir, placement):
+    dataset = data.open_dataset("digits", "train", digits_dir, placement=placement, repeats=3)
+    (batch,) = dataset.train_batches(0, 12, 7, 1)
+    np.testing.assert_array_equal(batch["index"], np.tile(batch["index"][:4], 3))
+    assert len(set(batch["index"].tolist())) == 4
+    with pytest.raises(ValueError, match="repeats must be >= 1 and divide batch_size=8, got 3"):
+        dataset.train_batches(0, 8, 0, 1)

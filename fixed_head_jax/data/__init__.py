@@ -1,25 +1,25 @@
 """Datasets: a source, where its images are kept, and the batches of every step."""
 
-import functools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
-from fixed_head_jax.data import crops, loader, resident, sampling, sources
+from fixed_head_jax.data import class_sampling, loader, resident, sampling, sources
+from fixed_head_jax.data.crops import RandomCrop
+from fixed_head_jax.data.crops import check as check_crop
 from fixed_head_jax.lookup import check_choice
 
 PLACEMENTS = ("auto", "resident", "disk")
-SAMPLERS = ("shuffled", "class_aware")
-CROPS = ("center", "random_resized")
+SAMPLERS = ("shuffled", "class_aware", "class_balanced")
 
 
 class Dataset(NamedTuple):
     """One split, ready to be iterated over; the batches do not depend on the placement.
 
     Attributes:
-        source: name, split, num_classes, class_names, image_shape, length.
-        labels: `() -> labels [N]`, numpy; scans the split when first called.
+        source: name, split, num_classes, class_names, image_shape, labels, length.
         arrays: `() -> {image [N,H,W,C], label [N]}`, numpy, to be put on the device once; reads
             the whole split. `{}` on disk.
         fetch: `(arrays, batch) -> {image, label, index, mask}`, pure, to be called in the step.
@@ -28,7 +28,6 @@ class Dataset(NamedTuple):
     """
 
     source: sources.Source
-    labels: Callable
     arrays: Callable
     fetch: Callable
     train_batches: Callable
@@ -39,29 +38,37 @@ def open_dataset(
     name: str,
     split: str,
     data_dir: str = "",
+    *,
     first_classes: int = 0,
+    fraction: float = 1.0,
+    list_file: str = "",
     image_size: int = 0,
     resize_size: int = 0,
-    train_crop: str = "center",
+    interpolation: str = "bilinear",
+    crops: Mapping[str, RandomCrop] | None = None,
     placement: str = "auto",
     num_threads: int = 0,
     sampler: str = "shuffled",
     per_class: int = 4,
+    repeats: int = 1,
     memory_limit: int = 2**31,
 ) -> Dataset:
     """Opens a split; images are read when `arrays` is called or the batches are iterated over.
 
     Args:
-        name: dataset, as are `split`, `data_dir`, `first_classes`, `image_size` and
-            `resize_size`, of `sources.open_source`.
-        train_crop: of the training batches: "center", or "random_resized", drawn anew for every
-            batch (`crops.random_box`), which reads from disk.
+        name: dataset, as are all arguments up to `interpolation`, of `sources.open_source`.
+        crops: random crops of the training images under their names, drawn anew for every batch
+            and read from disk: `{"image": RandomCrop(224)}`, or several of one decoded image for
+            methods that compare views; None for the whole image as evaluation sees it.
         placement: "resident" keeps all images on the device, "disk" reads each batch, "auto" is
-            resident where they take at most `memory_limit`.
+            resident where they take at most `memory_limit` and there are no `crops`.
         num_threads: threads that read; 0 for one per CPU.
-        sampler: order of the training batches: "shuffled", every example once per epoch, or
-            "class_aware", every class equally often; both as in `sampling`.
+        sampler: order of the training batches: "shuffled", every example once per epoch;
+            "class_aware", classes in turn, `per_class` examples each; "class_balanced", class
+            and example drawn at random.
         per_class: consecutive examples of one class in "class_aware", >= 1.
+        repeats: how often "shuffled" has an example in its batch, >= 1; an epoch is still as many
+            images.
         memory_limit: bytes of uint8 images.
 
     Raises:
@@ -69,57 +76,51 @@ def open_dataset(
     """
     check_choice("placement", placement, PLACEMENTS)
     check_choice("sampler", sampler, SAMPLERS)
-    check_choice("train_crop", train_crop, CROPS)
-    if train_crop == "random_resized" and (placement == "resident" or not image_size):
+    if crops is not None and placement == "resident":
         raise ValueError(
-            "train_crop='random_resized' needs image_size > 0 and placement 'auto' or 'disk', got "
-            f"image_size={image_size} and placement={placement!r}"
+            "random crops on the host need placement 'auto' or 'disk', got 'resident'; "
+            "use augment.crop_scale to crop on the device"
         )
+    for crop in (crops or {}).values():
+        check_crop(crop)
     if per_class < 1:
         raise ValueError(f"per_class must be >= 1, got {per_class}")
+    if repeats < 1 or (repeats > 1 and sampler != "shuffled"):
+        raise ValueError(f"repeats must be >= 1, and 1 unless sampler='shuffled', got {repeats}")
     if num_threads < 0:
         raise ValueError(f"num_threads must be >= 0 (0 for one per CPU), got {num_threads}")
     num_threads = num_threads or os.cpu_count() or 1
-    source = sources.open_source(name, split, data_dir, first_classes, image_size, resize_size)
-    labels = functools.cache(source.read_labels)
-    order = _class_aware(labels, per_class) if sampler == "class_aware" else _shuffled(len(source))
+    source = sources.open_source(
+        name, split, data_dir, first_classes, fraction, list_file,
+        image_size, resize_size, interpolation, num_threads,
+    )  # fmt: skip
+    order = _make_order(source, sampler, per_class, repeats)
     size = len(source) * math.prod(source.image_shape)
-    if train_crop == "random_resized":
-        return _disk(source, labels, order, num_threads, crops.draw)
-    if placement == "resident" or (placement == "auto" and size <= memory_limit):
-        return _resident(source, labels, order, num_threads)
-    return _disk(source, labels, order, num_threads)
+    fits = placement == "auto" and size <= memory_limit and crops is None
+    if placement == "resident" or fits:
+        return _resident(source, order, num_threads)
+    return _disk(source, order, num_threads, crops)
 
 
-def _shuffled(num_examples: int) -> Callable:
+def _make_order(source, sampler, per_class, repeats):
     """Returns `(seed, batch_size) -> order`, with `order(step)` the indices of a batch."""
+    indices = {
+        "shuffled": partial(sampling.train_indices, num_examples=len(source), repeats=repeats),
+        "class_aware": partial(class_sampling.class_aware_indices, per_class=per_class),
+        "class_balanced": class_sampling.class_balanced_indices,
+    }[sampler]
 
     def order(seed, batch_size):
-        sampling.check_sizes(num_examples, batch_size, seed)
-        return functools.partial(
-            sampling.train_indices, seed, batch_size=batch_size, num_examples=num_examples
-        )
+        sampling.check_sizes(len(source), batch_size, seed, repeats)
+        options = {}
+        if sampler != "shuffled":
+            options["members"] = class_sampling.class_members(source.labels)
+        return partial(indices, seed, batch_size=batch_size, **options)
 
     return order
 
 
-def _class_aware(labels: Callable, per_class: int) -> Callable:
-    """Returns what `_shuffled` does, for classes that take turns."""
-
-    def order(seed, batch_size):
-        members = sampling.class_members(labels())
-        sampling.check_sizes(len(members), batch_size, seed)
-        return functools.partial(
-            sampling.class_aware_indices,
-            seed, batch_size=batch_size, members=members, per_class=per_class,
-        )  # fmt: skip
-
-    return order
-
-
-def _resident(
-    source: sources.Source, labels: Callable, order: Callable, num_threads: int
-) -> Dataset:
+def _resident(source: sources.Source, order: Callable, num_threads: int) -> Dataset:
     def arrays():
         images, labels = resident.load(source, num_threads)
         return {"image": images, "label": labels}
@@ -131,27 +132,25 @@ def _resident(
     def eval_batches(batch_size, shard=(0, 1)):
         return resident.index_eval_batches(batch_size, len(source), shard)
 
-    return Dataset(source, labels, arrays, resident.gather, train_batches, eval_batches)
+    return Dataset(source, arrays, resident.gather, train_batches, eval_batches)
 
 
 def _disk(
     source: sources.Source,
-    labels: Callable,
     order: Callable,
     num_threads: int,
-    draw: Callable | None = None,
+    crops: Mapping[str, RandomCrop] | None,
 ) -> Dataset:
     def train_batches(seed, batch_size, start_step, num_steps, shard=(0, 1)):
         indices = order(seed, batch_size)
-        draws = draw and functools.partial(draw, seed, batch_size=batch_size)
         return loader.disk_batches(
-            source, indices, batch_size, start_step, num_steps, num_threads, shard, draws
+            source, indices, batch_size, start_step, num_steps, num_threads, shard, crops, seed
         )
 
     def eval_batches(batch_size, shard=(0, 1)):
         return loader.disk_eval_batches(source, batch_size, num_threads, shard)
 
-    return Dataset(source, labels, dict, _identity, train_batches, eval_batches)
+    return Dataset(source, dict, _identity, train_batches, eval_batches)
 
 
 def _identity(arrays: dict, batch: dict) -> dict:

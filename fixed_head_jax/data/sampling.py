@@ -2,17 +2,18 @@
 
 Training reads ONE continuous stream: position p belongs to epoch p // N, every epoch is a fresh
 permutation of the N examples, and batch `step` is positions step * B ... step * B + B - 1. Batches
-may straddle epochs, so each example is seen exactly once per epoch and none is dropped.
-`class_aware_indices` is a second stream of the same kind, in which every class comes equally often.
+may straddle epochs, so each example is seen exactly once per epoch and none is dropped. With
+repeats the stream has a step's share of B / repeats positions, and the batch holds each of them
+that often. `class_sampling` has streams in which every class comes equally often.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import numpy as np
-from jaxtyping import Float32, Int32, Integer
+from jaxtyping import Float32, Int32
 
 
 def epoch_start(epoch: float | int, num_examples: int, batch_size: int) -> int:
@@ -34,25 +35,20 @@ def epoch_start(epoch: float | int, num_examples: int, batch_size: int) -> int:
     return math.ceil(exact * num_examples / batch_size)
 
 
-def _shuffle(seed, epoch, length, stream=(0, 0)):
+def shuffle(seed: int, epoch: int, length: int, stream=(0, 0)) -> Int32[np.ndarray, " length"]:
     """Draws a permutation; those of different streams are independent."""
     bits = np.random.Philox(key=[seed, epoch], counter=[0, 0, *stream])
     return np.random.Generator(bits).permutation(length).astype(np.int32)
 
 
-def _in_order(seed, epoch, length, stream):
-    del seed, epoch, stream
-    return np.arange(length, dtype=np.int32)
-
-
 @functools.lru_cache(maxsize=4)
 def _permutation(seed, epoch, length):
-    order = _shuffle(seed, epoch, length)
+    order = shuffle(seed, epoch, length)
     order.flags.writeable = False  # the cache hands the same array to every caller
     return order
 
 
-def _read(order: Callable, length: int, first: int, count: int) -> Int32[np.ndarray, " b"]:
+def read_stream(order: Callable, length: int, first: int, count: int) -> Int32[np.ndarray, " b"]:
     """Reads positions first ... first + count - 1 of order(0), order(1), ..., one after another."""
     pieces, last = [], first + count
     while first < last:
@@ -64,7 +60,7 @@ def _read(order: Callable, length: int, first: int, count: int) -> Int32[np.ndar
 
 
 def train_indices(
-    seed: int, step: int, batch_size: int, num_examples: int
+    seed: int, step: int, batch_size: int, num_examples: int, repeats: int = 1
 ) -> Int32[np.ndarray, " b"]:
     """Returns the examples of training batch `step`.
 
@@ -73,80 +69,17 @@ def train_indices(
         step: number of the batch, from 0 over the whole run.
         batch_size: B, of all devices together; may exceed `num_examples`.
         num_examples: N.
+        repeats: how often each example is in its batch, a divisor of B; the copies are
+            B / repeats places apart, on different devices: repeated augmentation.
 
     Returns:
         Indices into the source, each in 0 ... N - 1.
+
+    Source: of the repeats, Hoffer et al. 2020, Augment your batch; Berman et al. 2019, MultiGrain.
     """
+    count = batch_size // repeats
     order = functools.partial(_permutation, seed, length=num_examples)
-    return _read(order, num_examples, step * batch_size, batch_size)
-
-
-def class_members(labels: Integer[np.ndarray, " n"]) -> tuple[Int32[np.ndarray, " _"], ...]:
-    """Lists the examples of each class, for `class_aware_indices`.
-
-    Args:
-        labels: class of every example of the source, in its order.
-
-    Returns:
-        One array of indices per class that has any, by class; each in the order of the source.
-
-    Raises:
-        ValueError: if there are no examples.
-    """
-    if not len(labels):
-        raise ValueError("class-aware sampling needs examples, got no labels")
-    order = np.argsort(labels, kind="stable").astype(np.int32)
-    borders = np.flatnonzero(np.diff(labels[order])) + 1
-    return tuple(np.split(order, borders))
-
-
-def class_aware_indices(
-    seed: int,
-    step: int,
-    batch_size: int,
-    members: Sequence[Int32[np.ndarray, " _"]],
-    per_class: int = 4,
-    shuffled: bool = True,
-) -> Int32[np.ndarray, " b"]:
-    """Returns the examples of batch `step` when classes take turns, `per_class` examples each.
-
-    There is one cyclic list of the classes and one of the examples of each class; a list is
-    shuffled again each time it has been used up. A turn takes the next `per_class` examples of the
-    next class, so classes smaller than that repeat within a turn. Since every class has one turn
-    per round, position p of the stream is a function of p alone: turn p // per_class, of round
-    p // (per_class * K), in which the class's own list has advanced by per_class * round.
-
-    Args:
-        seed: seed of the order, >= 0.
-        step: number of the batch, from 0 over the whole run.
-        batch_size: B, of all devices together; a turn may straddle batches.
-        members: of `class_members`, K classes.
-        per_class: consecutive examples of a turn, >= 1.
-        shuffled: False keeps every list in its given order.
-
-    Returns:
-        Indices into the source.
-
-    Raises:
-        ValueError: if `per_class` is out of range.
-
-    Source: Kobayashi 2021 (released code), second stage. There the stream is cut every (largest
-    class size) x K examples and drops the rest of a turn that the cut splits; ours has no cut.
-    """
-    if per_class < 1:
-        raise ValueError(f"per_class must be >= 1, got {per_class}")
-    draw = _shuffle if shuffled else _in_order
-    first, last = step * batch_size, (step + 1) * batch_size
-    turns = range(first // per_class, -(-last // per_class))
-    order = functools.partial(draw, seed, length=len(members), stream=(0, 1))
-    classes = _read(order, len(members), turns.start, len(turns))
-    examples = []
-    for turn, position in zip(turns, classes.tolist(), strict=True):
-        own = members[position]
-        order = functools.partial(draw, seed, length=len(own), stream=(position + 1, 1))
-        examples.append(own[_read(order, len(own), turn // len(members) * per_class, per_class)])
-    skipped = first - turns.start * per_class
-    return np.concatenate(examples)[skipped : skipped + batch_size]
+    return np.tile(read_stream(order, num_examples, step * count, count), repeats)
 
 
 def eval_batches(
@@ -194,7 +127,7 @@ def shard_slice(batch_size: int, shard: tuple[int, int]) -> slice:
     return slice(index * size, (index + 1) * size)
 
 
-def check_sizes(num_examples: int, batch_size: int, seed: int = 0) -> None:
+def check_sizes(num_examples: int, batch_size: int, seed: int = 0, repeats: int = 1) -> None:
     """Raises ValueError unless there is something to order."""
     if num_examples < 1:
         raise ValueError(f"num_examples must be >= 1, got {num_examples}")
@@ -202,3 +135,5 @@ def check_sizes(num_examples: int, batch_size: int, seed: int = 0) -> None:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}")
     if seed < 0:
         raise ValueError(f"seed must be >= 0, got {seed}")
+    if repeats < 1 or batch_size % repeats:
+        raise ValueError(f"repeats must be >= 1 and divide batch_size={batch_size}, got {repeats}")

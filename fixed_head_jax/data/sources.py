@@ -1,30 +1,29 @@
-"""Sources: random access to the decoded images and labels of one split."""
+"""Sources: random access to the images and labels of one split."""
 
 import dataclasses
+import os
+import urllib.parse
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from functools import cache, cached_property, partial
+from pathlib import Path
 
-import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Float, Int32, Integer, UInt8
-from tensorflow_datasets.proto import tf_example_generated_pb2
+from jaxtyping import Int32, Integer, UInt8
 
-from fixed_head_jax.data import crops, prepared
+from fixed_head_jax.data import crops, prepared, selection
+from fixed_head_jax.data.decoding import decode
+from fixed_head_jax.data.records import (
+    BadRecordError,
+    Records,
+    cached_labels,
+    file_name,
+    parse,
+    scan_file_names,
+)
+from fixed_head_jax.lookup import check_choice
 
-cv2.setNumThreads(0)  # images are read side by side already
-
-_SCAN = 1024  # records per read when labels are scanned
 _RAW = tfds.decode.DeserializeMethod.RAW_BYTES
-
-
-@runtime_checkable
-class Records(Protocol):
-    """Random access to serialised examples, as TFDS's data sources give it."""
-
-    def __len__(self) -> int: ...
-
-    def __getitems__(self, positions: list[int]) -> list[bytes]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,8 @@ class Source:
         image_shape: (height, width, channels) of every image.
         records: random access to the serialised examples.
         kept: positions in `records` that belong to the source, or None for all of them.
-        fit: `(image, draws or None)`; brings a decoded image to `image_shape`.
+        all_labels: `() -> label of every record`.
+        fit: brings a decoded image to `image_shape`.
     """
 
     name: str
@@ -52,52 +52,67 @@ class Source:
     image_shape: tuple[int, int, int]
     records: Records
     kept: Int32[np.ndarray, " n"] | None
+    all_labels: Callable
     fit: Callable
 
     def __len__(self) -> int:
         return len(self.records) if self.kept is None else len(self.kept)
 
+    @cached_property
+    def labels(self) -> Int32[np.ndarray, " n"]:
+        """The label of every example; scans the split when first asked for.
+
+        Raises:
+            BadRecordError: if a label is out of range, naming dataset, split and index.
+        """
+        labels = self.all_labels()
+        positions = np.arange(len(labels)) if self.kept is None else self.kept
+        labels = labels[positions]
+        wrong = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
+        if len(wrong):
+            raise self._bad_record(int(positions[wrong[0]]), self._wrong_label(labels[wrong[0]]))
+        return labels
+
     def read(
-        self,
-        indices: Integer[np.ndarray, " b"],
-        draws: Float[np.ndarray, "b attempts 4"] | None = None,
+        self, indices: Integer[np.ndarray, " b"]
     ) -> tuple[UInt8[np.ndarray, "b h w c"], Int32[np.ndarray, " b"]]:
-        """Reads and decodes the examples `indices`; safe to call from many threads.
+        """Reads the images and labels of the examples `indices`; see `read_each`."""
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        labels = np.empty(len(indices), np.int32)
+        self.read_each(indices, labels, lambda i, encoded: self.write_image(encoded, images[i]))
+        return images, labels
+
+    def write_image(self, encoded: bytes, out: UInt8[np.ndarray, "h w c"]) -> None:
+        """Decodes an image and brings it to `image_shape`, in `out`."""
+        out[...] = self.fit(decode(encoded, self.image_shape[-1]))
+
+    def read_each(
+        self, indices: Integer[np.ndarray, " b"], labels: Int32[np.ndarray, " b"], use: Callable
+    ) -> None:
+        """Reads the examples `indices`; safe to call from many threads.
 
         Args:
             indices: of the examples.
-            draws: of `crops.draw`, for random resized crops instead of central ones.
+            labels: where their labels go.
+            use: called with the place of each example in `indices` and its encoded image.
 
         Raises:
-            ValueError: if a record cannot be read, naming dataset, split and index.
+            BadRecordError: if a record cannot be read or `use` raises on it, naming dataset, split
+                and index.
+            ValueError: if there is no such example.
         """
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
             raise ValueError(f"indices must be in 0 ... {len(self) - 1}, got {indices}")
         positions = (indices if self.kept is None else self.kept[indices]).tolist()
-        images = np.empty((len(positions), *self.image_shape), np.uint8)
-        labels = np.empty(len(positions), np.int32)
         for i, record in enumerate(self._read_raw(positions)):
             try:
-                draw = None if draws is None else draws[i]
-                images[i], labels[i] = self._decode(record, draw)
-            except Exception as error:  # protobuf, OpenCV and we raise different types
-                raise self._bad_record(positions[i], error) from error
-        return images, labels
-
-    def read_labels(self) -> Int32[np.ndarray, " n"]:
-        """Reads the label of every example, without decoding images; scans the whole split.
-
-        Raises:
-            ValueError: if a label is out of range, naming dataset, split and index.
-        """
-        labels = _scan_labels(self.records)
-        labels = labels if self.kept is None else labels[self.kept]
-        wrong = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
-        if len(wrong):
-            label = labels[wrong[0]]
-            error = ValueError(f"label {label} is outside 0 ... {self.num_classes - 1}")
-            raise self._bad_record(int(wrong[0]), error)
-        return labels
+                image, label = parse(record)
+                if not 0 <= label < self.num_classes:
+                    raise self._wrong_label(label)
+                labels[i] = label
+                use(i, image)
+            except Exception as error:  # protobuf, the decoders and we raise different types
+                raise self._bad_record(positions[i], error, record) from error
 
     def _read_raw(self, positions: list[int]) -> list[bytes]:
         try:
@@ -110,40 +125,19 @@ class Source:
                     raise self._bad_record(position, error) from error
             raise
 
-    def _bad_record(self, position: int, error: Exception) -> ValueError:
-        return ValueError(
-            f"dataset {self.name!r} split {self.split!r}: bad record at index {position} "
-            f"({error or type(error).__name__}); prepare the dataset again"
+    def _wrong_label(self, label) -> ValueError:
+        return ValueError(f"label {label} is outside 0 ... {self.num_classes - 1}")
+
+    def _bad_record(self, position: int, error: Exception, record: bytes = b"") -> BadRecordError:
+        try:
+            name = file_name(record)
+        except Exception:  # what is wrong may be the record itself
+            name = ""
+        return BadRecordError(
+            f"dataset {self.name!r} split {self.split!r}: bad record at index {position}"
+            f"{name and f', file {name!r}'} ({error or type(error).__name__}); "
+            "prepare the dataset again"
         )
-
-    def _decode(self, record: bytes, draws) -> tuple[UInt8[np.ndarray, "h w c"], int]:
-        image, label = _parse(record)
-        if not 0 <= label < self.num_classes:
-            raise ValueError(f"label {label} is outside 0 ... {self.num_classes - 1}")
-        return self.fit(_decode_image(image, self.image_shape[-1]), draws), label
-
-
-def _parse(record: bytes) -> tuple[bytes, int]:
-    """Returns the encoded image and the label of a serialised tf.train.Example."""
-    feature = tf_example_generated_pb2.Example.FromString(record).features.feature
-    return feature["image"].bytes_list.value[0], feature["label"].int64_list.value[0]
-
-
-def _scan_labels(records: Records) -> Int32[np.ndarray, " n"]:
-    labels = []
-    for start in range(0, len(records), _SCAN):
-        positions = list(range(start, min(start + _SCAN, len(records))))
-        labels += [_parse(record)[1] for record in records.__getitems__(positions)]
-    return np.asarray(labels, np.int32)
-
-
-def _decode_image(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
-    # As TensorFlow does, leave the pixels as stored: no rotation by EXIF tags.
-    flags = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise ValueError("not an image that OpenCV can decode")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if channels == 3 else image[..., None]
 
 
 def open_source(
@@ -151,19 +145,27 @@ def open_source(
     split: str,
     data_dir: str = "",
     first_classes: int = 0,
+    fraction: float = 1.0,
+    list_file: str = "",
     image_size: int = 0,
     resize_size: int = 0,
+    interpolation: str = "bilinear",
+    num_threads: int = 0,
 ) -> Source:
     """Opens one split of a prepared dataset.
 
     Args:
-        name: TFDS name, or one of `builders.BUILDERS`, which prepare themselves.
+        name: TFDS name, or one of `builders.DEFINITIONS`.
         split: TFDS split, slices included: `train[:80%]`.
         data_dir: directory of prepared datasets; empty for TFDS's default.
-        first_classes: keep only the labels below it; 0 keeps all. Scans the split once.
+        first_classes: keep only the labels below it; 0 keeps all. Scans the labels.
+        fraction: share of the examples of each class to keep, see `selection.stratified`.
+        list_file: text file that names the files to keep, one on each line; empty keeps all.
         image_size: side of the images in pixels: shorter side resized, centre cropped; 0 keeps
             images of one fixed shape as they are.
         resize_size: length of the shorter side before that crop; 0 is `image_size`.
+        interpolation: of that resizing: "bilinear" or "bicubic", both antialiased.
+        num_threads: threads that scan labels; 0 for one per CPU.
 
     Raises:
         ValueError: if the dataset, split or an option does not fit.
@@ -174,6 +176,9 @@ def open_source(
         raise ValueError(
             f"resize_size must be 0 or at least image_size={image_size} > 0, got {resize_size}"
         )
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be in (0, 1] (1 keeps all), got {fraction}")
+    check_choice("interpolation", interpolation, crops.METHODS)
     builder = prepared.find(name, data_dir)
     shape, class_names = _read_features(name, builder.info.features)
     num_classes = len(class_names)
@@ -185,10 +190,11 @@ def open_source(
     if image_size == 0 and None in shape:
         raise ValueError(f"images of dataset {name!r} vary in size; set data.image_size, got 0")
     records = _open_records(name, split, builder)
-    kept = None
-    if 0 < first_classes < num_classes:
-        kept = _positions_below(first_classes, records, name, split)
-        num_classes = first_classes
+    num_threads = num_threads or os.cpu_count() or 1
+    file = Path(builder.data_path, f"labels-{urllib.parse.quote(split, safe='')}.npy")
+    labels = cache(partial(cached_labels, records, file, num_threads))
+    num_classes = first_classes or num_classes
+    names = partial(scan_file_names, records, num_threads)
     return Source(
         name=name,
         split=split,
@@ -196,17 +202,32 @@ def open_source(
         class_names=class_names[:num_classes],
         image_shape=(image_size, image_size, shape[-1]) if image_size else shape,
         records=records,
-        kept=kept,
-        fit=_make_fit(image_size, resize_size, shape),
+        kept=_select(labels, names, first_classes, fraction, list_file, f"{split!r} of {name!r}"),
+        all_labels=labels,
+        fit=_make_fit(image_size, resize_size, interpolation, shape),
     )
 
 
-def _make_fit(image_size: int, resize_size: int, shape: tuple) -> Callable:
-    def fit(image: UInt8[np.ndarray, "h w c"], draws) -> UInt8[np.ndarray, "h2 w2 c"]:
-        if draws is not None:
-            return crops.random_resized_crop(image, image_size, draws)
+def _select(labels, names, first_classes, fraction, list_file, where):
+    """Returns the positions to keep, or None for all."""
+    kept = None
+    if first_classes:
+        kept = selection.below(labels(), first_classes)
+    if list_file:
+        listed = selection.listed(list_file, names)
+        kept = listed if kept is None else np.intersect1d(kept, listed)
+    if kept is not None and len(kept) == 0:
+        raise ValueError(f"nothing is left of split {where}; keep more classes or files of it")
+    if fraction < 1:
+        kept = np.arange(len(labels()), dtype=np.int32) if kept is None else kept
+        kept = kept[selection.stratified(labels()[kept], fraction)]
+    return kept
+
+
+def _make_fit(image_size: int, resize_size: int, interpolation: str, shape: tuple) -> Callable:
+    def fit(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h2 w2 c"]:
         if image_size and (resize_size or shape[:2] != (image_size, image_size)):
-            return crops.resize_and_crop(image, image_size, resize_size)
+            return crops.resize_and_crop(image, image_size, resize_size, interpolation)
         if image.shape != shape:
             raise ValueError(f"image of shape {image.shape} where all are {shape}")
         return image
@@ -249,17 +270,3 @@ def _open_records(name: str, split: str, builder: tfds.core.DatasetBuilder) -> R
     if count == 0:
         raise ValueError(f"split {split!r} of dataset {name!r} is empty; choose a larger part")
     return records
-
-
-def _positions_below(
-    first_classes: int, records: Records, name: str, split: str
-) -> Int32[np.ndarray, " n"]:
-    """Returns the positions of the records whose label is below `first_classes`."""
-    labels = _scan_labels(records)
-    kept = np.flatnonzero((labels >= 0) & (labels < first_classes)).astype(np.int32)
-    if len(kept) == 0:
-        raise ValueError(
-            f"no label below first_classes {first_classes} in split {split!r} of dataset {name!r}; "
-            "choose a larger part"
-        )
-    return kept

@@ -1,0 +1,58 @@
+"""Which examples of a split make up a source: some classes, a share of each, a list of files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32, Integer
+
+
+def below(labels: Integer[np.ndarray, " n"], first_classes: int) -> Int32[np.ndarray, " m"]:
+    """Returns the positions of the labels 0 ... first_classes - 1."""
+    return np.flatnonzero((labels >= 0) & (labels < first_classes)).astype(np.int32)
+
+
+def stratified(labels: Integer[np.ndarray, " n"], fraction: float) -> Int32[np.ndarray, " m"]:
+    """Chooses the same share of every class, always the same examples.
+
+    Of a class with n examples max(1, round(fraction * n)) are taken, halves to even, at random; a
+    smaller fraction takes some of those that a larger one takes.
+
+    Args:
+        labels: class of every example.
+        fraction: share in (0, 1].
+
+    Returns:
+        Positions of the chosen examples, ascending.
+    """
+    chosen = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        rng = np.random.Generator(np.random.Philox(key=[0, int(label)]))
+        count = max(1, round(fraction * len(members)))
+        chosen.append(rng.permutation(members)[:count])
+    return np.sort(np.concatenate(chosen)).astype(np.int32)
+
+
+def listed(list_file: str, file_names: Callable[[], list[str]]) -> Int32[np.ndarray, " m"]:
+    """Returns the positions of the files that a text file lists, one on each line.
+
+    Folders before a name do not count, in the list as in `file_names`.
+
+    Raises:
+        ValueError: if the list cannot be read, or files in it are not in the split.
+    """
+    try:
+        names = {Path(line.strip()).name for line in Path(list_file).read_text().splitlines()}
+    except OSError as error:
+        raise ValueError(f"cannot read the list {list_file!r}: {error.strerror}") from error
+    names -= {""}
+    found = [Path(name).name for name in file_names()]
+    missing = sorted(names.difference(found))
+    if missing or not names:
+        example = f", {missing[0]!r} for one" if missing else ""
+        raise ValueError(
+            f"{len(missing)} of the {len(names)} files that {list_file!r} lists are not in the "
+            f"split{example}; use a list of its files, and a dataset that stores their names"
+        )
+    return np.flatnonzero([name in names for name in found]).astype(np.int32)

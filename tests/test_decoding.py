@@ -1,0 +1,107 @@
+"""Decoding against Pillow, on a photograph, in the formats that datasets have."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from fixed_head_jax.data.decoding import decode, jpeg_size
+
+PHOTO = Image.fromarray(load_sample_image("china.jpg")[100:221, 200:363])
+
+
+def encoded(image, file_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def with_pillow(data, mode="RGB"):
+    return np.asarray(Image.open(io.BytesIO(data)).convert(mode)).astype(int)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(PHOTO, "JPEG", quality=90),
+        encoded(PHOTO, "JPEG", quality=75, subsampling=2, progressive=True),
+        encoded(PHOTO.convert("L"), "JPEG"),
+        encoded(PHOTO, "PNG"),
+        encoded(PHOTO.convert("L"), "PNG"),
+        encoded(PHOTO.quantize(64), "PNG"),
+        encoded(PHOTO.quantize(64), "GIF"),
+        encoded(PHOTO, "BMP"),
+    ],
+    ids=["jpeg", "progressive", "grey jpeg", "png", "grey png", "palette", "gif", "bmp"],
+)
+def test_pixels_are_those_of_pillow(data):
+    image = decode(data, 3)
+    assert image.shape == (121, 163, 3) and image.dtype == np.uint8
+    np.testing.assert_array_equal(image, with_pillow(data))
+    grey = decode(data, 1)
+    assert grey.shape == (121, 163, 1)
+    # The luma of colours is rounded in other ways, or taken as a JPEG file has it.
+    difference = np.abs(grey[..., 0] - with_pillow(data, "L"))
+    is_grey = Image.open(io.BytesIO(data)).mode == "L"
+    assert difference.max() == 0 if is_grey else difference.mean() < 1
+
+
+def test_alpha_is_dropped():
+    image = PHOTO.convert("RGBA")
+    image.putalpha(100)
+    np.testing.assert_array_equal(decode(encoded(image, "PNG"), 3), np.asarray(PHOTO))
+
+
+def test_cmyk_becomes_rgb():
+    data = encoded(PHOTO.convert("CMYK"), "JPEG")
+    assert np.abs(decode(data, 3) - with_pillow(data)).max() <= 1
+
+
+def test_16_bits_become_8():
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    data = encoded(Image.fromarray(levels * 257), "PNG")
+    np.testing.assert_array_equal(decode(data, 1)[..., 0], levels)
+
+
+def test_exif_does_not_rotate():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(PHOTO, "JPEG", exif=exif)
+    assert decode(data, 3).shape == (121, 163, 3)
+
+
+@pytest.mark.parametrize("reduction", [2, 4, 8])
+def test_a_reduced_image_has_the_means(reduction):
+    data = encoded(PHOTO, "JPEG", quality=95, subsampling=0)
+    image = decode(data, 3, reduction)
+    assert image.shape == (-(-121 // reduction), -(-163 // reduction), 3)
+    whole = decode(data, 3)[: 121 // reduction * reduction, : 163 // reduction * reduction]
+    blocks = whole.reshape(121 // reduction, reduction, 163 // reduction, reduction, 3)
+    means = blocks.mean((1, 3))
+    difference = np.abs(image[: means.shape[0], : means.shape[1]] - means)
+    assert difference.mean() < 1.5
+    assert decode(encoded(PHOTO, "PNG"), 3, reduction).shape == (121, 163, 3)
+
+
+def test_jpeg_with_extra_bytes_inside_is_mended():
+    data = encoded(PHOTO, "JPEG")
+    middle = data.rindex(b"\xff\xda") + 500
+    damaged = data[:middle] + bytes(8) + data[middle:-2] + b"\x00" * 30 + b"\xff\xd9"
+    assert decode(damaged, 3).shape == (121, 163, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"not an image", encoded(PHOTO, "JPEG")[:2000], encoded(PHOTO, "PNG")[:9000]],
+    ids=["empty", "text", "truncated jpeg", "truncated png"],
+)
+def test_damaged_files_are_errors(data):
+    with pytest.raises(ValueError, match="truncated|cannot identify|empty file"):
+        decode(data, 3)
+
+
+def test_jpeg_size():
+    assert jpeg_size(encoded(PHOTO, "JPEG")) == (121, 163)
+    assert jpeg_size(encoded(PHOTO, "PNG")) is None
