@@ -1,0 +1,44 @@
+"""What a dataset of ours consists of, before it is prepared."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+
+class Example(NamedTuple):
+    """One image as its source has it.
+
+    Attributes:
+        name: path of the file in its archive or folder, for messages; no two are alike.
+        encoded: bytes of the file, as they are.
+        label: class, 0 ... K - 1.
+    """
+
+    name: str
+    encoded: bytes
+    label: int
+
+
+class Definition(NamedTuple):
+    """A dataset that `prepare` can write; made by the functions in `DEFINITIONS`.
+
+    Attributes:
+        class_names: of the K classes, in the order of the labels.
+        splits: name -> function that iterates over the split's examples, from its start at each
+            call; nothing is read before.
+        counts: split -> number of images that it must have; empty where any number will do.
+        description: one line.
+        homepage: of the dataset.
+        channels: 1 or 3.
+        image_shape: (height, width, channels) where all images have it, else None.
+        shuffled: whether the examples are stored in an order of their own (a hash of the names),
+            so that a slice of a split is a random part of it; if not, as they come.
+    """
+
+    class_names: tuple[str, ...]
+    splits: Mapping[str, Callable[[], Iterator[Example]]]
+    counts: Mapping[str, int]
+    description: str
+    homepage: str
+    channels: int = 3
+    image_shape: tuple[int, int, int] | None = None
+    shuffled: bool = True
