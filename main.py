@@ -14,12 +14,13 @@ from ml_collections import config_flags
 from configs.common import EVALUATION_MAY_DIFFER, MAY_DIFFER, flatten
 from fixed_head_jax import experiment, stages, sweep, train, workdir
 from fixed_head_jax.checkpoint import has_checkpoint
+from fixed_head_jax.data.records import BadRecordError
 from fixed_head_jax.interval_log import NonFiniteLossError
 
 FLAGS = flags.FLAGS
 # What a stage starts from is in its plan: the folder of all stages may move.
 STAGE_MAY_DIFFER = (*MAY_DIFFER, "init_from")
-EXIT_BAD_INPUT, EXIT_NON_FINITE, EXIT_STOPPED = 2, 3, 75
+EXIT_BAD_INPUT, EXIT_NON_FINITE, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 75, 130
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/x.py or configs/x.py:variant")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; what is in it goes on.")
@@ -192,12 +193,14 @@ def run():
     """Runs main; what a user can mend ends in one line and the documented exit code."""
     try:
         app.run(main, flags_parser=parse_flags)
-    except BadInput as error:
+    except (BadInput, BadRecordError) as error:
         code, message = EXIT_BAD_INPUT, error
     except NonFiniteLossError as error:
         code, message = EXIT_NON_FINITE, error
     except train.Stopped as error:
         code, message = EXIT_STOPPED, error
+    except KeyboardInterrupt:
+        code, message = EXIT_INTERRUPTED, "interrupted; the last checkpoint is kept"
     print(f"main.py: {message}", file=sys.stderr)
     sys.exit(code)
 

@@ -12,9 +12,10 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from fixed_head_jax import optim, parallel, pretrained
-from fixed_head_jax.augment import make_augment
-from fixed_head_jax.data import Dataset, open_dataset
-from fixed_head_jax.data.sampling import epoch_start
+from fixed_head_jax.augment import Options, make_augment
+from fixed_head_jax.data import Dataset, RandomCrop, open_dataset
+from fixed_head_jax.data.sampling import check_sizes, epoch_start
+from fixed_head_jax.data.sources import Source
 from fixed_head_jax.evaluation import make_evaluate
 from fixed_head_jax.evaluators import EVAL, TRAIN, get_evaluator
 from fixed_head_jax.initializers import redraw_orthogonal
@@ -57,8 +58,10 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     _check_sizes(config, mesh.size)
     train_data, eval_data = _open_splits(config)
     source = train_data.source
-    augment, eval_augment = _make_augment(config, source)
+    check_sizes(len(source), config.batch_size, config.seed, config.data.repeats)
     model = _get_model(config, source.num_classes)
+    augment, eval_augment = make_augments(config, source, parallel.AXIS)
+    _check_mixing(config, model)
     init, loss = get_task(config.task.name, model, **_options(config.task.options))
 
     starts = partial(epoch_start, num_examples=len(source), batch_size=config.batch_size)
@@ -98,36 +101,74 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
 _ORTHOGONAL = 1  # folded into the seed, so that these draws repeat none of the model's
 _RISING_METRICS = ("accuracy", "top5_accuracy")  # of the evaluators: larger is better
 _DATA_KEYS = (
-    "first_classes", "image_size", "resize_size", "placement", "num_threads", "sampler",
-    "per_class",
+    "first_classes", "image_size", "resize_size", "interpolation", "placement", "num_threads",
 )  # fmt: skip
+_TRAIN_CROPS = ("center", "random_resized")
 _MODEL_KEYS = ("backbone", "head", "pool", "relu_before_pool", "dropout", "frozen_backbone")
 _OPTION_KEYS = ("backbone_options", "head_options", "pool_options")
 
 
 def _open_splits(config):
     """Returns the data to train on and the data to evaluate on."""
+    data = config.data
     open_split = partial(
-        open_dataset, config.data.name, data_dir=config.data_dir,
-        **{key: config.data[key] for key in _DATA_KEYS},
+        open_dataset, data.name, data_dir=config.data_dir, **{key: data[key] for key in _DATA_KEYS}
+    )
+    train_data = open_split(
+        data.train_split, crops=host_crops(data), fraction=data.train_fraction,
+        list_file=data.train_list, sampler=data.sampler, per_class=data.per_class,
+        repeats=data.repeats,
     )  # fmt: skip
-    train_data = open_split(config.data.train_split, train_crop=config.data.train_crop)
-    return train_data, open_split(config.data.eval_split)
+    return train_data, open_split(data.eval_split)
 
 
-def _make_augment(config, source):
-    """Returns the augmentations of training and evaluation; refuses what the images do not fit."""
+def host_crops(data):
+    """Returns the random crop of the training images that the host makes, or None."""
+    check_choice("data.train_crop", data.train_crop, _TRAIN_CROPS)
+    if data.train_crop == "center":
+        return None
+    if not data.image_size:
+        raise ValueError("data.train_crop='random_resized' needs data.image_size > 0, got 0")
+    return {"image": RandomCrop(data.image_size, data.crop_scale, method=data.crop_interpolation)}
+
+
+def make_augments(
+    config: ConfigDict, source: Source, axis_name: str | None = None
+) -> tuple[Callable, Callable]:
+    """Returns the augmentations of training and evaluation of `augment.make_augment`.
+
+    Args:
+        config: as `build` takes it.
+        source: of the images.
+        axis_name: mesh axis of the step they run in; None outside.
+
+    Raises:
+        ValueError: if they do not fit the images, or the host's crops.
+    """
     for key in ("mean", "std"):
         if len(config.data[key]) not in (1, source.image_shape[-1]):
             raise ValueError(
                 f"data.{key} has {len(config.data[key])} values, but images of {source.name!r} "
                 f"have {source.image_shape[-1]} channels"
             )
-    augments = make_augment(config.data.mean, config.data.std, **config.augment)
-    images = jax.ShapeDtypeStruct((1, *source.image_shape), jnp.uint8)
-    # Some augmentations refuse images that are not of three channels: here, not in the step.
-    jax.eval_shape(augments[0], jax.random.split(jax.random.key(0), 1), images)
-    return augments
+    options = Options(**config.augment)
+    if options.crop_scale and config.data.train_crop != "center":
+        raise ValueError(
+            f"augment.crop_scale={options.crop_scale} and data.train_crop="
+            f"{config.data.train_crop!r} both crop; set one of them"
+        )
+    return make_augment(
+        source.image_shape, source.num_classes, config.data.mean, config.data.std, options,
+        axis_name,
+    )  # fmt: skip
+
+
+def _check_mixing(config, model):
+    if (config.augment.mixup or config.augment.cutmix) and hasattr(model.head, "training_logits"):
+        raise ValueError(
+            "augment.mixup and augment.cutmix mix labels, but the margin of model.head="
+            f"{config.model.head!r} needs one label per image; set both to 0"
+        )
 
 
 def _get_model(config, num_classes):
@@ -143,7 +184,7 @@ def _make_evaluates(config, model, augment, datasets, mesh):
     num_classes = train_data.source.num_classes
 
     def class_counts():
-        return np.bincount(train_data.labels(), minlength=num_classes)
+        return np.bincount(train_data.source.labels, minlength=num_classes)
 
     def make(names):
         evaluators = {name: get_evaluator(name, num_classes, class_counts) for name in names}

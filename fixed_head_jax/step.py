@@ -13,6 +13,8 @@ from jaxtyping import PyTree
 
 from fixed_head_jax import optim, parallel
 
+_BATCH = 2**31 - 1  # folded into the step's key for the batch: no example's position
+
 
 class TrainState(flax.struct.PyTreeNode):
     """All that the next step depends on, beside the config: what a checkpoint holds.
@@ -54,10 +56,11 @@ def make_train_step(
     Args:
         loss: of the task, see `tasks`.
         tx: the optimizer.
-        augment: `(rngs, images) -> images`.
+        augment: `(rngs, batch_rng, batch) -> batch`, with one key per example and one of the
+            batch; it gets the whole shard, and may mix it with those of other devices.
         schedule: learning rate of a step, for the log.
         seed: of the run; an example's randomness depends on (seed, step, position in the global
-            batch) alone.
+            batch) alone, that of a batch on (seed, step).
         accumulation_steps: gradients of this many micro-batches are averaged; batch norm sees one
             micro-batch at a time. Example i is in micro-batch i modulo this number, so that the
             members do not depend on the number of devices.
@@ -74,8 +77,9 @@ def make_train_step(
         return (model_state, task_state), (grads, metrics)
 
     def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        rngs = _example_rngs(seed, state.step, batch["index"].shape[0])
-        batch = {**batch, "image": augment(rngs, batch["image"])}
+        rng = jax.random.fold_in(jax.random.key(seed), state.step)
+        rngs = _example_rngs(rng, batch["index"].shape[0])
+        batch = augment(rngs, jax.random.fold_in(rng, _BATCH), batch)
         micro_batches = jax.tree.map(partial(_deal, accumulation_steps), (batch, rngs))
         (model_state, task_state), results = parallel.fold(
             partial(micro_step, state.params), (state.model_state, state.task_state), micro_batches
@@ -108,10 +112,9 @@ def _of_trained(loss, is_trained):
     return trained_loss
 
 
-def _example_rngs(seed, step, local_batch_size):
-    """Returns one key per example of this shard, from (seed, step, global position)."""
+def _example_rngs(rng, local_batch_size):
+    """Returns one key per example of this shard, from the step's and the global position."""
     first = lax.axis_index(parallel.AXIS) * local_batch_size
-    rng = jax.random.fold_in(jax.random.key(seed), step)
     return jax.vmap(partial(jax.random.fold_in, rng))(first + jnp.arange(local_batch_size))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fixed_head_jax.data import archives
+from fixed_head_jax.data.builders import archives
 
 KINDS = [".tar", ".tar.gz", ".tgz", ".zip", ""]
 TAR_KINDS = [".tar", ".tar.gz"]

@@ -10,7 +10,7 @@ import pytest
 
 from configs import common
 from fixed_head_jax import experiment, stages, sweep, train
-from fixed_head_jax.augment import make_augment
+from fixed_head_jax.augment import Options, make_augment
 
 CONFIGS = sorted(
     path.stem for path in Path(__file__).parents[1].glob("configs/*.py") if path.stem != "common"
@@ -68,10 +68,15 @@ def test_sweep_is_well_formed_and_its_overrides_are_keys(name, variants):
 def test_images_of_the_experiment_pass_its_augmentation(name):
     """The smoke runs see the digits alone, which have one channel."""
     config = importlib.import_module(f"configs.{name}").get_config()
-    train_augment, eval_augment = make_augment(config.data.mean, config.data.std, **config.augment)
-    images = jax.ShapeDtypeStruct((2, 32, 32, 1 if name == "digits" else 3), jnp.uint8)
+    shape = (32, 32, 1 if name == "digits" else 3)
+    train_augment, eval_augment = make_augment(
+        shape, 10, config.data.mean, config.data.std, Options(**config.augment)
+    )
+    images = jax.ShapeDtypeStruct((2, *shape), jnp.uint8)
+    batch = {"image": images, "label": jax.ShapeDtypeStruct((2,), jnp.int32)}
     rngs = jax.random.split(jax.random.key(0), 2)
-    for out in (jax.eval_shape(train_augment, rngs, images), jax.eval_shape(eval_augment, images)):
+    trained = jax.eval_shape(train_augment, rngs, jax.random.key(1), batch)["image"]
+    for out in (trained, jax.eval_shape(eval_augment, images)):
         assert (out.shape, out.dtype) == (images.shape, jnp.float32)
 
 

@@ -1,4 +1,4 @@
-"""Crops on the host: the distribution of the boxes, resizing as Pillow's, and many from one image."""
+"""Crops on the host: where the boxes are, resizing as Pillow's, and many from one image."""
 
 import io
 
@@ -108,7 +108,7 @@ def test_random_methods_are_equally_likely():
 # Boxes of 255 pixels: enlarged, shrunk, and from a JPEG file decoded at a half to an eighth.
 @pytest.mark.parametrize(
     "size, reduction, bound",
-    [(288, 1, 0.5), (224, 1, 4), (140, 1, 7), (112, 2, 4), (60, 4, 4), (24, 8, 6)],
+    [(288, 1, 2), (224, 1, 3), (140, 1, 7), (112, 2, 4), (60, 4, 4), (24, 8, 4)],
 )
 def test_fast_crops_are_close_to_those_of_pillow(size, reduction, bound):
     encoded = encode(PHOTO, "JPEG", quality=95, subsampling=0)

@@ -6,7 +6,6 @@ import weakref
 from functools import partial
 from pathlib import Path
 
-import cv2
 import jax
 import numpy as np
 import pytest
@@ -252,7 +251,9 @@ def test_class_aware_batches_hold_every_class_equally_often(digits_dir, placemen
         assert np.bincount(labels[batch["index"]]).tolist() == [3] * 10
     np.testing.assert_array_equal(
         batches[1]["index"],
-        class_sampling.class_aware_indices(0, 5, 30, class_sampling.class_members(labels), per_class=3),
+        class_sampling.class_aware_indices(
+            0, 5, 30, class_sampling.class_members(labels), per_class=3
+        ),
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from fixed_head_jax.data.decoding import decode, jpeg_size
+from fixed_head_jax.data.decoding import decode, decode_top, read_head
 
 PHOTO = Image.fromarray(load_sample_image("china.jpg")[100:221, 200:363])
 
@@ -72,17 +72,35 @@ def test_exif_does_not_rotate():
     assert decode(data, 3).shape == (121, 163, 3)
 
 
+@pytest.mark.parametrize("rows", [1, 15, 16, 40, 100, 121])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_the_top_of_an_image(rows, subsampling):
+    data = encoded(PHOTO, "JPEG", quality=90, subsampling=subsampling)
+    image = decode_top(data, 3, read_head(data), rows)
+    assert min(rows + 16, 121) <= image.shape[0] <= min(rows + 32, 121)
+    fast = decode_top(data, 3, read_head(data), 121)
+    assert fast.shape == (121, 163, 3)
+    np.testing.assert_array_equal(image[:rows], fast[:rows])
+    assert np.abs(fast.astype(int) - decode(data, 3)).mean() < (1.2 if subsampling == 0 else 3.0)
+
+
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 def test_a_reduced_image_has_the_means(reduction):
     data = encoded(PHOTO, "JPEG", quality=95, subsampling=0)
-    image = decode(data, 3, reduction)
+    image = decode_top(data, 3, read_head(data), 121, reduction)
     assert image.shape == (-(-121 // reduction), -(-163 // reduction), 3)
     whole = decode(data, 3)[: 121 // reduction * reduction, : 163 // reduction * reduction]
     blocks = whole.reshape(121 // reduction, reduction, 163 // reduction, reduction, 3)
     means = blocks.mean((1, 3))
-    difference = np.abs(image[: means.shape[0], : means.shape[1]] - means)
-    assert difference.mean() < 1.5
-    assert decode(encoded(PHOTO, "PNG"), 3, reduction).shape == (121, 163, 3)
+    assert np.abs(image[: means.shape[0], : means.shape[1]] - means).mean() < 1.5
+
+
+def test_the_top_of_a_damaged_image():
+    data = encoded(PHOTO, "JPEG")
+    assert read_head(data[:3000]) is None  # without an end: decoded whole, which is an error
+    head = read_head(data)
+    with pytest.raises(ValueError):
+        decode_top(data[: head.place + 4] + b"\xff\xd9", 3, head, 50)
 
 
 def test_jpeg_with_extra_bytes_inside_is_mended():
@@ -102,6 +120,10 @@ def test_damaged_files_are_errors(data):
         decode(data, 3)
 
 
-def test_jpeg_size():
-    assert jpeg_size(encoded(PHOTO, "JPEG")) == (121, 163)
-    assert jpeg_size(encoded(PHOTO, "PNG")) is None
+def test_heads():
+    data = encoded(PHOTO, "JPEG")
+    height, width, place = read_head(data)
+    assert (height, width) == (121, 163)
+    assert data[place : place + 4] == bytes([0, 121, 0, 163])
+    for other in (encoded(PHOTO, "PNG"), encoded(PHOTO, "JPEG", progressive=True), b"\xff\xd8"):
+        assert read_head(other) is None

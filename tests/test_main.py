@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import main
+from fixed_head_jax.data.records import BadRecordError
+
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "--config.total_steps=40", "--config.log_every_steps=7", "--config.eval_every_epochs=0",
@@ -38,6 +41,24 @@ def run(*arguments, **options):
         command(*arguments, **options), cwd=ROOT, env=environment(), capture_output=True, text=True
     )
     return result.returncode, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (BadRecordError("bad record at index 7"), 2, "main.py: bad record at index 7"),
+        (KeyboardInterrupt(), 130, "main.py: interrupted; the last checkpoint is kept"),
+    ],
+)
+def test_what_ends_training_is_one_line_and_a_code(monkeypatch, capsys, error, code, line):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(main.app, "run", fail)
+    with pytest.raises(SystemExit) as stopped:
+        main.run()
+    assert stopped.value.code == code
+    assert capsys.readouterr().err.splitlines() == [line]
 
 
 @pytest.mark.parametrize(

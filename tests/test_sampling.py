@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fixed_head_jax.data import class_sampling, sampling, selection
+from fixed_head_jax.data import sampling, selection
+from fixed_head_jax.data.class_sampling import (
+    class_aware_indices,
+    class_balanced_indices,
+    class_members,
+)
 
 WORKED = np.array([0, 0, 0, 1, 2, 2, 2, 2, 2])  # specification 7.8
 
@@ -14,9 +19,7 @@ WORKED = np.array([0, 0, 0, 1, 2, 2, 2, 2, 2])  # specification 7.8
 def stream(members, count, seed=0, batch_size=None, **options):
     batch_size = batch_size or count
     steps = range(-(-count // batch_size))
-    batches = [
-        class_sampling.class_aware_indices(seed, step, batch_size, members, **options) for step in steps
-    ]
+    batches = [class_aware_indices(seed, step, batch_size, members, **options) for step in steps]
     return np.concatenate(batches)[:count]
 
 
@@ -27,17 +30,17 @@ def long_tailed(seed=0, num_classes=70):
 
 
 def test_members_of_classes():
-    members = class_sampling.class_members(np.array([5, 0, 2, 0, 5, 5], np.int32))
+    members = class_members(np.array([5, 0, 2, 0, 5, 5], np.int32))
     assert [own.tolist() for own in members] == [[1, 3], [2], [0, 4, 5]]
     assert members[0].dtype == np.int32
-    assert [own.tolist() for own in class_sampling.class_members(np.zeros(3, np.int64))] == [[0, 1, 2]]
+    assert [own.tolist() for own in class_members(np.zeros(3, np.int64))] == [[0, 1, 2]]
     with pytest.raises(ValueError, match="needs examples, got no labels"):
-        class_sampling.class_members(np.zeros(0, np.int32))
+        class_members(np.zeros(0, np.int32))
 
 
 def test_published_trace_without_shuffling():
     # The reference cuts its stream after 15 = 5 x 3 examples and drops the rest of that turn.
-    result = stream(class_sampling.class_members(WORKED), 31, shuffled=False).tolist()
+    result = stream(class_members(WORKED), 31, shuffled=False).tolist()
     assert result[:15] == [0, 1, 2, 0, 3, 3, 3, 3, 4, 5, 6, 7, 1, 2, 0]
     assert result[15] == 1
     assert result[16:] == [3, 3, 3, 3, 8, 4, 5, 6, 2, 0, 1, 2, 3, 3, 3]
@@ -45,7 +48,7 @@ def test_published_trace_without_shuffling():
 
 @pytest.mark.parametrize("per_class", [1, 3, 4, 7])
 def test_lists_are_those_of_a_simulation_that_keeps_state(per_class):
-    members, seed = class_sampling.class_members(long_tailed(num_classes=9)), 3
+    members, seed = class_members(long_tailed(num_classes=9)), 3
 
     def cyclic(length, *stream):
         epoch = 0
@@ -66,7 +69,7 @@ def test_lists_are_those_of_a_simulation_that_keeps_state(per_class):
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_exact_counts(shuffled):
     labels = long_tailed()
-    members = class_sampling.class_members(labels)
+    members = class_members(labels)
     rounds = 40
     indices = stream(members, rounds * 70 * 4, batch_size=256, shuffled=shuffled)
     turns = labels[indices].reshape(rounds, 70, 4)
@@ -84,30 +87,28 @@ def test_exact_counts(shuffled):
 
 def test_a_batch_of_256_holds_64_classes_four_times():
     labels = long_tailed()
-    members = class_sampling.class_members(labels)
+    members = class_members(labels)
     for step in (0, 1, 99):
-        batch = labels[class_sampling.class_aware_indices(1, step, 256, members)].reshape(64, 4)
+        batch = labels[class_aware_indices(1, step, 256, members)].reshape(64, 4)
         assert (batch == batch[:, :1]).all()
         assert np.bincount(batch[:, 0], minlength=70).max() <= 2  # two: from one round to the next
 
 
 def test_batches_depend_on_nothing_but_the_arguments():
-    members = class_sampling.class_members(long_tailed())
-    forward = [class_sampling.class_aware_indices(1, step, 50, members) for step in range(30)]
+    members = class_members(long_tailed())
+    forward = [class_aware_indices(1, step, 50, members) for step in range(30)]
     for step in reversed(range(30)):
-        np.testing.assert_array_equal(
-            class_sampling.class_aware_indices(1, step, 50, members), forward[step]
-        )
+        np.testing.assert_array_equal(class_aware_indices(1, step, 50, members), forward[step])
     # The batch size only cuts the stream.
     np.testing.assert_array_equal(stream(members, 1500, 1, batch_size=7), np.concatenate(forward))
     assert forward[0].dtype == np.int32 and forward[0].shape == (50,)
-    assert not np.array_equal(class_sampling.class_aware_indices(2, 0, 50, members), forward[0])
-    far = class_sampling.class_aware_indices(1, 10**9, 50, members)  # reached without the way there
+    assert not np.array_equal(class_aware_indices(2, 0, 50, members), forward[0])
+    far = class_aware_indices(1, 10**9, 50, members)  # reached without the way there
     assert far.shape == (50,)
 
 
 def test_lists_are_shuffled_again_and_apart():
-    members = class_sampling.class_members(np.repeat(np.arange(20), 40))
+    members = class_members(np.repeat(np.arange(20), 40))
     indices = stream(members, 20 * 40 * 2)
     rounds = (indices // 40).reshape(20, 20, 4)[..., 0]
     assert len({tuple(order) for order in rounds}) == 20
@@ -127,22 +128,22 @@ def test_training_order_is_the_one_of_earlier_versions():
 
 def test_errors():
     with pytest.raises(ValueError, match="per_class must be >= 1, got 0"):
-        class_sampling.class_aware_indices(0, 0, 8, class_sampling.class_members(WORKED), per_class=0)
+        class_aware_indices(0, 0, 8, class_members(WORKED), per_class=0)
 
 
 def test_balanced_draws_are_uniform_over_classes_and_within_them():
     labels = np.repeat([0, 1, 2, 3], [1, 5, 40, 400])
-    members = class_sampling.class_members(labels)
-    draws = [class_sampling.class_balanced_indices(3, step, 64, members) for step in range(500)]
+    members = class_members(labels)
+    draws = [class_balanced_indices(3, step, 64, members) for step in range(500)]
     indices = np.concatenate(draws)
     counts = np.bincount(labels[indices], minlength=4)
     assert stats.chisquare(counts).pvalue > 0.001
     for label in (1, 2, 3):
         own = np.bincount(indices, minlength=len(labels))[labels == label]
         assert stats.chisquare(own).pvalue > 0.001
-    again = class_sampling.class_balanced_indices(3, 17, 64, members)
+    again = class_balanced_indices(3, 17, 64, members)
     np.testing.assert_array_equal(again, draws[17])
-    assert not np.array_equal(class_sampling.class_balanced_indices(4, 17, 64, members), again)
+    assert not np.array_equal(class_balanced_indices(4, 17, 64, members), again)
 
 
 @pytest.mark.parametrize("repeats", [2, 3])
@@ -182,7 +183,7 @@ def test_listed_files(tmp_path):
     listing.write_text("3.jpg\n\nx/1.jpg\n")
     assert selection.listed(str(listing), lambda: names).tolist() == [0, 2]
     listing.write_text("3.jpg\n4.jpg\n5.jpg\n")
-    with pytest.raises(ValueError, match="2 of the 3 files that .* lists are not .*'4.jpg' for one"):
+    with pytest.raises(ValueError, match="2 of the 3 files .* are not .*'4.jpg' for one"):
         selection.listed(str(listing), lambda: names)
     with pytest.raises(ValueError, match="cannot read the list 'none.txt'"):
         selection.listed("none.txt", lambda: names)

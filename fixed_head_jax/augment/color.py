@@ -1,4 +1,4 @@
-"""Pixel values, on the device: scaling, jitter and PCA lighting, one random key per example."""
+"""Pixel values, on the device: scaling, jitter and the like, one random key per example."""
 
 from functools import partial
 
@@ -7,9 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Key, UInt8
 
-# Each augmentation folds its own constant into the key: `geometry` 1 and 2, the model's dropout 0.
+# Each augmentation folds its own constants into the key. All of them: `geometry` 1, 2 and 9,
+# `color` 3 to 7, `blur` 8, `mix` 10, `policies` 11, `views` 12; the model's dropout 0.
 _JITTER = 3
 _LIGHTING = 4
+_IS_JITTERED = 5
+_RANDOM_GREY = 6
+_SOLARIZE = 7
 _GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R 601)
 # Principal components of ImageNet's pixels in 0 ... 1 (columns) and their standard deviations.
 _COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
@@ -74,6 +78,34 @@ def adjust_saturation(
     return _blend(image, grey(image), factor)
 
 
+def adjust_hue(image: Float[Array, "h w c"], factor: Float[Array, ""]) -> Float[Array, "h w c"]:
+    """Turns the hue by a share of the colour circle, at the same HSV saturation and value.
+
+    Args:
+        image: pixels in 0 ... 1; with one channel there is no hue to turn.
+        factor: share of a whole turn, -1/2 ... 1/2; 1/3 turns red into green.
+
+    Source: torchvision's adjust_hue, on floats. Back from the hue, in sixths of a turn from red:
+    each channel is `value - chroma * clip(min(k, 4 - k), 0, 1)`, k the sixths since the start
+    of its dark third.
+    """
+    if image.shape[-1] == 1:
+        return image
+    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+    value = jnp.maximum(jnp.maximum(red, green), blue)
+    chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
+    divisor = jnp.where(chroma > 0, chroma, 1.0)
+    sixths = jnp.select(
+        [value == red, value == green],
+        [(green - blue) / divisor, 2 + (blue - red) / divisor],
+        4 + (red - green) / divisor,
+    )
+    k = sixths[..., None] + 6 * factor + jnp.asarray([5.0, 3.0, 1.0]).reshape(1, 1, 3)
+    k = k - 6 * jnp.floor(k / 6)
+    dark = jnp.clip(jnp.minimum(k, 4 - k), 0.0, 1.0)
+    return value[..., None] - chroma[..., None] * dark
+
+
 def _blend(image, other, factor):
     return jnp.clip(factor * image + (1 - factor) * other, 0.0, 1.0)
 
@@ -84,8 +116,10 @@ def jitter(
     brightness: float,
     contrast: float,
     saturation: float,
+    hue: float = 0.0,
+    probability: float = 1.0,
 ) -> Float32[Array, "b h w c"]:
-    """Changes brightness, contrast and saturation, in an order of its own for every image.
+    """Changes brightness, contrast, saturation and hue, in an order of its own for every image.
 
     Args:
         rngs: one key per example.
@@ -94,16 +128,21 @@ def jitter(
             it, and its place in the order, out.
         contrast: same.
         saturation: same.
+        hue: the factor is uniform in -hue ... hue, of a whole turn, 0 ... 1/2; 0 leaves it out.
+        probability: of changing an image at all, 0 ... 1.
 
     Returns:
         Pixels in 0 ... 1.
 
-    Source: torchvision's ColorJitter, without hue.
+    Source: torchvision's ColorJitter.
     """
-    strengths = {
-        adjust_brightness: brightness, adjust_contrast: contrast, adjust_saturation: saturation
-    }  # fmt: skip
-    ranges = {adjust: (max(0.0, 1 - s), 1 + s) for adjust, s in strengths.items() if s}
+    ranges = {
+        adjust_brightness: (max(0.0, 1 - brightness), 1 + brightness),
+        adjust_contrast: (max(0.0, 1 - contrast), 1 + contrast),
+        adjust_saturation: (max(0.0, 1 - saturation), 1 + saturation),
+        adjust_hue: (-hue, hue),
+    }
+    ranges = {adjust: (low, high) for adjust, (low, high) in ranges.items() if low < high}
 
     def one(rng_and_image):
         rng, image = rng_and_image
@@ -123,7 +162,54 @@ def jitter(
     # One image after the other takes only the branch of its turn; side by side all are computed,
     # which took 15 times as long on the CPU.
     on_cpu = jax.default_backend() == "cpu"
-    return jax.lax.map(one, (rngs, images)) if on_cpu else jax.vmap(one)((rngs, images))
+    changed = jax.lax.map(one, (rngs, images)) if on_cpu else jax.vmap(one)((rngs, images))
+    return _where_drawn(rngs, _IS_JITTERED, probability, changed, images)
+
+
+def random_grey(
+    rngs: Key[Array, " b"], images: Float32[Array, "b h w c"], probability: float
+) -> Float32[Array, "b h w c"]:
+    """Replaces all channels of an image by its luma.
+
+    Args:
+        rngs: one key per example.
+        images: pixels in 0 ... 1; of one channel they stay as they are.
+        probability: of doing so, 0 ... 1.
+
+    Source: torchvision's RandomGrayscale, with the weights it has for Pillow images (for tensors
+    red weighs 0.2989: a difference of at most 1e-4).
+    """
+    greys = jnp.broadcast_to(jax.vmap(grey)(images), images.shape)
+    return _where_drawn(rngs, _RANDOM_GREY, probability, greys, images)
+
+
+def solarize(
+    rngs: Key[Array, " b"],
+    images: Float32[Array, "b h w c"],
+    probability: float,
+    threshold: float = 0.5,
+) -> Float32[Array, "b h w c"]:
+    """Inverts the pixels from a threshold on: 1 - x where x >= threshold.
+
+    Args:
+        rngs: one key per example.
+        images: pixels in 0 ... 1.
+        probability: of doing so to an image, 0 ... 1.
+        threshold: 0 inverts all; 1/2 is 128 of the 256 levels.
+
+    Source: torchvision's RandomSolarize.
+    """
+    inverted = jnp.where(images >= threshold, 1 - images, images)
+    return _where_drawn(rngs, _SOLARIZE, probability, inverted, images)
+
+
+def _where_drawn(rngs, constant, probability, changed, images):
+    """Takes each image of `changed` with the given probability, else that of `images`."""
+
+    def is_drawn(rng):
+        return jax.random.bernoulli(jax.random.fold_in(rng, constant), probability)
+
+    return jnp.where(jax.vmap(is_drawn)(rngs)[:, None, None, None], changed, images)
 
 
 def lighting(

@@ -6,6 +6,7 @@ the three give the same pixels.
 """
 
 import io
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,16 +17,31 @@ from PIL import Image
 cv2.setNumThreads(0)  # images are read side by side already
 
 _SPACES = {1: ("GRAY", cv2.IMREAD_GRAYSCALE, "L"), 3: ("RGB", cv2.IMREAD_COLOR_RGB, "RGB")}
+_BASELINE, _SCAN, _END = 0xC0, 0xDA, b"\xff\xd9"  # markers of a JPEG file
+_OTHER_FRAMES = (0xC1, 0xC2)
+_BLOCK = 16  # rows that JPEG codes together, colours at half the resolution
 
 
-def decode(encoded: bytes, channels: int, reduction: int = 1) -> UInt8[np.ndarray, "h w c"]:
+class JpegHead(NamedTuple):
+    """What `decode_top` needs of the head of a JPEG file.
+
+    Attributes:
+        height: in pixels.
+        width: in pixels.
+        place: of the height in the file, in bytes.
+    """
+
+    height: int
+    width: int
+    place: int
+
+
+def decode(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
     """Decodes an image file of any common format.
 
     Args:
         encoded: the file.
         channels: 1 for grey, 3 for RGB; others in the file are converted or dropped.
-        reduction: 1, 2, 4 or 8: of a JPEG file, decodes means of so many pixels each way, sides
-            rounded up, which takes less time; other files are decoded whole.
 
     Raises:
         ValueError: if the file is damaged or of no known format.
@@ -35,8 +51,7 @@ def decode(encoded: bytes, channels: int, reduction: int = 1) -> UInt8[np.ndarra
     space, flag, mode = _SPACES[channels]
     if simplejpeg.is_jpeg(encoded):
         try:
-            sides = [-(-side // reduction) for side in jpeg_size(encoded)] if reduction > 1 else []
-            return simplejpeg.decode_jpeg(encoded, space, False, False, *sides)
+            return simplejpeg.decode_jpeg(encoded, space)
         except ValueError:
             return _decode_with_pillow(encoded, mode)
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -45,12 +60,53 @@ def decode(encoded: bytes, channels: int, reduction: int = 1) -> UInt8[np.ndarra
     return image.reshape(*image.shape[:2], channels)
 
 
-def jpeg_size(encoded: bytes) -> tuple[int, int] | None:
-    """Reads (height, width) from the head of a JPEG file; None of other files."""
-    if not simplejpeg.is_jpeg(encoded):
+def read_head(encoded: bytes) -> JpegHead | None:
+    """Reads the head of a baseline JPEG file that has an end; None of any other."""
+    if not simplejpeg.is_jpeg(encoded) or _END not in encoded[-64:]:
         return None
-    height, width, *_ = simplejpeg.decode_jpeg_header(encoded)
-    return height, width
+    place = 2
+    while place + 9 <= len(encoded):
+        marker, size = encoded[place + 1], int.from_bytes(encoded[place + 2 : place + 4], "big")
+        if marker == _BASELINE:
+            sides = encoded[place + 5 : place + 9]
+            height, width = int.from_bytes(sides[:2], "big"), int.from_bytes(sides[2:], "big")
+            return JpegHead(height, width, place + 5)
+        if marker in (*_OTHER_FRAMES, _SCAN):
+            return None
+        place += 2 + size
+    return None
+
+
+def decode_top(
+    encoded: bytes, channels: int, head: JpegHead, rows: int, reduction: int = 1
+) -> UInt8[np.ndarray, "h w c"]:
+    """Decodes the upper part of a JPEG file in less time.
+
+    The decoder gets a file whose head says that it ends there. It uses the faster of its two
+    transforms, as tf.data does, and repeats colours where they have half the resolution: 1.3
+    levels from `decode` on average.
+
+    Args:
+        encoded: the file.
+        channels: 1 or 3.
+        head: of `read_head`.
+        rows: number of rows needed; a few more are returned.
+        reduction: 1, 2, 4 or 8: gives means of so many pixels each way, sides rounded up.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    file, height = bytearray(encoded), min(head.height, (rows // _BLOCK + 2) * _BLOCK)
+    file[head.place : head.place + 2] = height.to_bytes(2, "big")
+    return simplejpeg.decode_jpeg(
+        file,
+        _SPACES[channels][0],
+        fastdct=True,
+        fastupsample=True,
+        min_height=-(-height // reduction),
+        min_width=-(-head.width // reduction),
+        strict=False,  # there are bytes after the end
+    )
 
 
 def _decode_with_pillow(encoded, mode):

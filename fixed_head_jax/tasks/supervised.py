@@ -27,7 +27,8 @@ def supervised(
 
     Args:
         model: a classifier of `model.get_model`.
-        label_smoothing: share of the target spread evenly over all classes, in [0, 1).
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1); of mixed
+            targets too.
         orthogonality: None, or the penalty on kernels that is added to the loss: "soft" or
             "double_soft".
         orthogonality_weight: its coefficient, >= 0; the thesis' by default.
@@ -37,9 +38,11 @@ def supervised(
     Returns:
         `init(rng, images) -> (params, model_state, task_state)` and
         `loss(params, model_state, task_state, batch, rngs) -> (loss, (model_state, task_state,
-        metrics))`; the loss is the mean over the shard, with the margin of a head that has one,
-        plus the penalty; the metric `loss` is without the penalty, `accuracy`, in percent,
-        without the margin.
+        metrics))`. The batch holds "image", "label" and, where images are mixed, "targets" [B,K],
+        rows of sum 1; without, the targets are the labels. The loss is the mean over the shard,
+        with the margin of a head that has one, plus the penalty; the metric `loss` is without the
+        penalty, `accuracy`, in percent, without the margin. A mixed image counts as right where
+        the class with the larger share is predicted, of equal ones the first.
 
     Raises:
         ValueError: if `label_smoothing` or `orthogonality_weight` is outside its range, or
@@ -61,12 +64,12 @@ def supervised(
             variables, batch["image"], train=True, example_rngs=rngs, mutable=["batch_stats"]
         )
         logits, labels = out["logits"], batch["label"]
-        targets = jax.nn.one_hot(labels, logits.shape[-1])
+        targets = batch.get("targets", jax.nn.one_hot(labels, logits.shape[-1]))
         if label_smoothing:
             targets = optax.smooth_labels(targets, label_smoothing)
         training_logits = model.training_logits(logits, labels)
         mean_loss = optax.softmax_cross_entropy(training_logits, targets).mean()
-        accuracy = 100 * jnp.mean(jnp.argmax(logits, axis=-1) == labels)
+        accuracy = 100 * jnp.mean(jnp.argmax(logits, axis=-1) == jnp.argmax(targets, axis=-1))
         metrics = {"loss": mean_loss, "accuracy": accuracy}
         return mean_loss + regularizer(params), ({**model_state, **updates}, task_state, metrics)
 

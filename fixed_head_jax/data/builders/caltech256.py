@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from fixed_head_jax.data import archives
+from fixed_head_jax.data.builders import archives
 from fixed_head_jax.data.builders.definition import Definition, Example
 
 _HOMEPAGE = "https://data.caltech.edu/records/nyy15-4j048"

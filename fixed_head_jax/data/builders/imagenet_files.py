@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from fixed_head_jax.data import archives
+from fixed_head_jax.data.builders import archives
 
 HOMEPAGE = "https://image-net.org/download-images.php"
 _DEVKIT = "ILSVRC2012_devkit_t12"

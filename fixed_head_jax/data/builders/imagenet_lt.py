@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from fixed_head_jax.data import archives
-from fixed_head_jax.data.builders import imagenet_files
+from fixed_head_jax.data.builders import archives, imagenet_files
 from fixed_head_jax.data.builders.definition import Definition, Example
 
 _HOMEPAGE = "https://github.com/zhmiao/OpenLongTailRecognition-OLTR"

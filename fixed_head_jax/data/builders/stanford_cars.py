@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy import io
 
-from fixed_head_jax.data import archives
+from fixed_head_jax.data.builders import archives
 from fixed_head_jax.data.builders.definition import Definition, Example
 
 _HOMEPAGE = "https://ai.stanford.edu/~jkrause/cars/car_dataset.html"

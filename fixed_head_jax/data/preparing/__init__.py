@@ -1,0 +1,1 @@
+"""Writes datasets in the form that training reads."""

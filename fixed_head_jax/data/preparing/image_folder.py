@@ -1,0 +1,182 @@
+"""A dataset of one's own: folders of images, one for each class."""
+
+import collections
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from fixed_head_jax.data.builders import DEFINITIONS
+from fixed_head_jax.data.builders.definition import Definition, Example
+from fixed_head_jax.data.preparing import inspect_image
+
+EXTENSIONS = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+SPLITS = ("train", "validation", "val", "test")
+TEST_FRACTION = 0.2
+
+Files = dict[str, tuple[Path, ...]]  # class -> its images
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError if a dataset of one's own cannot have this name."""
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+        raise ValueError(
+            f"name must be lower-case words, digits and single underscores such as 'my_birds', "
+            f"got {name!r}"
+        )
+    taken = {*DEFINITIONS, "image_folder", *tfds.list_builders(with_community_datasets=False)}
+    if name in taken:
+        raise ValueError(f"name {name!r} is that of another dataset; choose one of your own")
+
+
+def read(
+    path: str | Path, test_fraction: float | None = None, seed: int = 0
+) -> tuple[Definition, dict[str, int]]:
+    """Defines the dataset that a folder holds.
+
+    Either `path/train/<class>/*`, with `test`, `validation` or `val` next to `train` if there are
+    any, or `path/<class>/*`, of which a part of each class is drawn for the test. Classes are the
+    folders' names in sorted order. Hidden files and folders are not read.
+
+    Args:
+        path: the folder.
+        test_fraction: 0 <= test_fraction < 1, of each class where there is no folder `train`;
+            every class keeps an image for training. None is 0.2. 0 makes no split `test`.
+        seed: of the draw, >= 0.
+
+    Returns:
+        The definition, grey where all images are, and the number of files that were ignored by
+        extension: all that are not in `EXTENSIONS`.
+
+    Raises:
+        ValueError: if the folder is not of one of these forms, or a class has no images.
+    """
+    path, ignored = Path(path), collections.Counter()
+    if not path.is_dir():
+        raise ValueError(f"path {str(path)!r} is not a folder; give the folder of the classes")
+    if seed < 0 or not 0 <= (test_fraction or 0) < 1:
+        raise ValueError(
+            f"test_fraction must be in [0, 1) and seed >= 0, got {test_fraction} and {seed}"
+        )
+    if _folders(path / "train"):
+        if test_fraction is not None:
+            raise ValueError(f"test_fraction is not for {str(path)!r}, which has a folder 'train'")
+        splits = _read_splits(path, ignored)
+    else:
+        files = _read_classes(path, ignored)
+        splits = _divide(files, TEST_FRACTION if test_fraction is None else test_fraction, seed)
+    return _define(path, splits), dict(ignored)
+
+
+def _folders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _read_classes(path: Path, ignored: collections.Counter) -> Files:
+    """Returns the images of each class folder in `path`."""
+    files = {}
+    for folder in _folders(path):
+        if folder.name != folder.name.strip() or "\n" in folder.name:
+            raise ValueError(f"class folder {str(folder)!r} has blanks at its ends; rename it")
+        if inner := _folders(folder):
+            raise ValueError(
+                f"class folder {str(folder)!r} holds a folder {inner[0].name!r}; put the images "
+                "directly into the class folders"
+            )
+        visible = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        is_image = [p.suffix.lower() in EXTENSIONS for p in visible]
+        files[folder.name] = tuple(itertools.compress(visible, is_image))
+        ignored.update(p.suffix.lower() for p in visible if p.suffix.lower() not in EXTENSIONS)
+    if len(files) < 2:
+        raise ValueError(
+            f"{str(path)!r} holds {len(files)} class folders; there must be at least 2"
+        )
+    if empty := [name for name, images in files.items() if not images]:
+        raise ValueError(
+            f"class folders of {str(path)!r} without images: {_shorten(empty)}; fill or remove them"
+        )
+    return files
+
+
+def _read_splits(path: Path, ignored: collections.Counter) -> dict[str, Files]:
+    """Returns the classes of each split folder in `path`, which must be the same."""
+    if others := [folder.name for folder in _folders(path) if folder.name not in SPLITS]:
+        raise ValueError(
+            f"{str(path)!r} holds 'train' and folders that are no splits: {_shorten(others)}; "
+            f"move them away, splits are {', '.join(SPLITS)}"
+        )
+    folders = {split: path / split for split in SPLITS if (path / split).is_dir()}
+    splits = {split: _read_classes(folder, ignored) for split, folder in folders.items()}
+    for split, files in splits.items():
+        if files.keys() == splits["train"].keys():
+            continue
+        only_here = _shorten(sorted(files.keys() - splits["train"].keys())) or "none"
+        only_train = _shorten(sorted(splits["train"].keys() - files.keys())) or "none"
+        raise ValueError(
+            f"train and {split} must have the same class folders; only in train: {only_train}; "
+            f"only in {split}: {only_here}"
+        )
+    return splits
+
+
+def _divide(files: Files, test_fraction: float, seed: int) -> dict[str, Files]:
+    """Draws a part of each class for the test."""
+    if test_fraction == 0:
+        return {"train": files}
+    train, test = {}, {}
+    for label, (class_name, images) in enumerate(files.items()):
+        count = min(round(len(images) * test_fraction), len(images) - 1)
+        order = np.random.default_rng([seed, label]).permutation(len(images))
+        test[class_name] = tuple(images[i] for i in sorted(order[:count]))
+        train[class_name] = tuple(images[i] for i in sorted(order[count:]))
+    if not any(test.values()):
+        raise ValueError(
+            f"test_fraction {test_fraction} of every class is no image; raise it or set it to 0"
+        )
+    return {"train": train, "test": test}
+
+
+def _define(path: Path, splits: Mapping[str, Files]) -> Definition:
+    images = (image for files in splits.values() for group in files.values() for image in group)
+    return Definition(
+        class_names=tuple(splits["train"]),
+        splits={split: _reader(path, files) for split, files in splits.items()},
+        counts={s: sum(map(len, files.values())) for s, files in splits.items()},
+        description=f"Images of the folder {path.resolve().name}.",
+        homepage="",
+        channels=1 if all(map(_is_grey, images)) else 3,
+    )
+
+
+def _reader(path: Path, files: Files) -> Callable[[], Iterator[Example]]:
+    return partial(_examples, path, list(files.values()))
+
+
+def _examples(path: Path, classes: Sequence[Sequence[Path]]) -> Iterator[Example]:
+    for label, images in enumerate(classes):
+        for image in images:
+            try:
+                encoded = image.read_bytes()
+            except OSError:  # such as a dead link: one bad image among others
+                encoded = b""
+            yield Example(image.relative_to(path).as_posix(), encoded, label)
+
+
+def _is_grey(path: Path) -> bool:
+    """Returns whether an image is grey; one that cannot be opened has no say."""
+    try:
+        with Image.open(path) as image:
+            return inspect_image.is_grey(image)
+    except Exception:  # found and named when every image is checked
+        return True
+
+
+def _shorten(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")

@@ -1,0 +1,140 @@
+"""Pictures of what a run sees.
+
+    python -m fixed_head_jax.visualize augment --config=configs/x.py --out=x.png
+
+shows training images as evaluation takes them, each beside draws of its augmentation. Config keys
+are overridden as for main.py: `--config.augment.mixup=0.2`.
+"""
+
+import argparse
+import ast
+import importlib.util
+import itertools
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from fixed_head_jax import experiment
+from fixed_head_jax.data.loader import disk_batches
+from fixed_head_jax.data.pictures import contact_sheet, write_png
+
+
+def load_config(argument: str, overrides: Sequence[str]) -> Any:
+    """Returns the config of a file, with other values.
+
+    Args:
+        argument: "configs/x.py" or "configs/x.py:variant".
+        overrides: "--config.KEY=VALUE" each; the value is a Python literal, or else text.
+
+    Raises:
+        ValueError: if an override has another form or names no key, its value does not fit the
+            key, or the variant is unknown.
+        OSError: if there is no such file.
+    """
+    path, _, variant = argument.partition(":")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--config={path}: there is no such file")
+    spec = importlib.util.spec_from_file_location("experiment_file", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(variant)
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not name.startswith("--config.") or not equals:
+            raise ValueError(f"unknown argument {override!r}; overrides are --config.KEY=VALUE")
+        try:
+            config.update_from_flattened_dict({name.removeprefix("--config."): _literal(text)})
+        except (AttributeError, KeyError, TypeError) as error:
+            # The library goes on with every key that there is.
+            message = str(error.args[0]).partition(" Other fields present")[0]
+            raise ValueError(f"{override}: {message}") from error
+    return config
+
+
+def _literal(text):
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def augmentation_sheet(
+    config: Any, examples: int = 6, draws: int = 8, cell: int = 128
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Draws the augmentation of a config, the host's random crop included.
+
+    Args:
+        config: every key of `configs/common.py`.
+        examples: rows, training images drawn by the config's seed. They are one batch: where the
+            config mixes, the first row is mixed with the last, and so on.
+        draws: columns beside the first, which shows the image as evaluation takes it, with the name
+            of its class. Below a mixed image stands the share of that class.
+        cell: side of an image on the sheet, in pixels.
+
+    Raises:
+        ValueError: on anything the config gets wrong, or a number that is out of range.
+    """
+    for name, value in (("examples", examples), ("draws", draws)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    source = experiment.build(config, read_weights=False).train_data.source
+    if examples > len(source):
+        raise ValueError(f"examples={examples}, but the training split has {len(source)}")
+    train_augment, eval_augment = experiment.make_augments(config, source)
+    random = np.random.default_rng(config.seed)
+    index = random.choice(len(source), examples, replace=False).astype(np.int32)
+    read = partial(disk_batches, source, lambda step: index, examples, 0, num_threads=1)
+    (whole,) = read(num_steps=1)
+    names = [source.class_names[label] for label in whole["label"]]
+    columns = [zip(_levels(eval_augment(jnp.asarray(whole["image"])), config), names, strict=True)]
+    train_augment, rng = jax.jit(train_augment), jax.random.key(config.seed)
+    crops = experiment.host_crops(config.data)
+    for draw, batch in enumerate(read(num_steps=draws, crops=crops, seed=config.seed)):
+        rngs = jax.random.split(jax.random.fold_in(rng, draw), examples + 1)
+        batch = train_augment(rngs[:-1], rngs[-1], batch)
+        columns.append(zip(_levels(batch["image"], config), _shares(batch), strict=True))
+    images, captions = zip(*itertools.chain(*zip(*columns, strict=True)), strict=True)
+    return contact_sheet(images, draws + 1, cell, captions)
+
+
+def _shares(batch):
+    """Returns the share that every example keeps of its own label, as text; "" if not mixed."""
+    if "targets" not in batch:
+        return [""] * len(batch["label"])
+    targets, labels = np.asarray(batch["targets"]), np.asarray(batch["label"])
+    return [f"{share:.2f}" for share in targets[np.arange(len(labels)), labels]]
+
+
+def _levels(images: Float[jax.Array, "b h w c"], config: Any) -> UInt8[np.ndarray, "b h w c"]:
+    """Undoes the normalisation."""
+    pixels = np.asarray(images) * np.asarray(config.data.std) + np.asarray(config.data.mean)
+    return np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser("visualize", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    augment = commands.add_parser("augment", help="a sheet of augmented training images")
+    augment.add_argument("--config", required=True, help="configs/x.py or configs/x.py:variant")
+    augment.add_argument("--out", required=True, help="the PNG file to write")
+    augment.add_argument("--examples", type=int, default=6, help="rows")
+    augment.add_argument("--draws", type=int, default=8, help="augmented images in a row")
+    augment.add_argument("--cell", type=int, default=128, help="side of an image in pixels")
+    options, overrides = parser.parse_known_args(arguments)
+    try:
+        config = load_config(options.config, overrides)
+        sheet = augmentation_sheet(config, options.examples, options.draws, options.cell)
+        write_png(options.out, sheet)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"visualize: {error}\n")
+
+
+if __name__ == "__main__":
+    main()
