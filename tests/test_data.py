@@ -314,7 +314,7 @@ def test_other_formats_are_refused(tmp_path, digits_dir, monkeypatch):
 def test_other_features_are_refused():
     features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
     with pytest.raises(ValueError, match=r"not for image classification.*got \['text'\]"):
-        sources._read_features("words", features)
+        prepared.read_features("words", features)
 
 
 class Damaged:

@@ -4,11 +4,13 @@ import difflib
 import shlex
 from pathlib import Path
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from fixed_head_jax.data.builders import DEFINITIONS
 from fixed_head_jax.data.preparing.prepare import dataset_path, prepare
 from fixed_head_jax.data.preparing.scratch import is_complete
+from fixed_head_jax.data.records import Records
 
 
 def find(name: str, data_dir: str = "") -> tfds.core.DatasetBuilder:
@@ -68,6 +70,52 @@ def formats(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:
     """
     message = builder.info.as_proto
     return (message.file_format or "tfrecord", *message.alternative_file_formats)
+
+
+def read_features(name: str, features: tfds.features.FeaturesDict) -> tuple[tuple, tuple[str, ...]]:
+    """Returns the image shape, None where it varies, and the class names.
+
+    Raises:
+        ValueError: if the dataset is not for image classification.
+    """
+    image = features["image"] if "image" in features else None
+    label = features["label"] if "label" in features else None
+    is_image = isinstance(image, tfds.features.Image) and isinstance(
+        label, tfds.features.ClassLabel
+    )
+    if not is_image:
+        raise ValueError(
+            f"dataset {name!r} is not for image classification: it needs an Image feature 'image' "
+            f"and a ClassLabel feature 'label', got {sorted(features)}; choose another dataset"
+        )
+    if image.np_dtype != np.uint8 or image.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"images of dataset {name!r} must be uint8 with 1 or 3 channels, got "
+            f"{np.dtype(image.np_dtype).name} of shape {image.shape}; choose another dataset"
+        )
+    return tuple(image.shape), tuple(label.names)
+
+
+def open_records(name: str, split: str, builder: tfds.core.DatasetBuilder) -> Records:
+    """Opens the serialised examples of a split, slices included.
+
+    Raises:
+        ValueError: if there is no such split, or it is empty.
+    """
+    try:
+        records = builder.as_data_source(
+            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+        )
+        count = len(records)
+    except Exception as error:  # TFDS raises ValueError, AssertionError, KeyError ...
+        names = ", ".join(builder.info.splits)
+        raise ValueError(
+            f"unknown split {split!r} of dataset {name!r}; use one of {names}, "
+            "or a part such as 'train[:80%]'"
+        ) from error
+    if count == 0:
+        raise ValueError(f"split {split!r} of dataset {name!r} is empty; choose a larger part")
+    return records
 
 
 def command(name: str, data_dir: str) -> str:

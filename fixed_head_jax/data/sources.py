@@ -8,7 +8,6 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import Int32, Integer, UInt8
 
 from fixed_head_jax.data import crops, prepared, selection
@@ -22,8 +21,6 @@ from fixed_head_jax.data.records import (
     scan_file_names,
 )
 from fixed_head_jax.lookup import check_choice
-
-_RAW = tfds.decode.DeserializeMethod.RAW_BYTES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +177,7 @@ def open_source(
         raise ValueError(f"fraction must be in (0, 1] (1 keeps all), got {fraction}")
     check_choice("interpolation", interpolation, crops.METHODS)
     builder = prepared.find(name, data_dir)
-    shape, class_names = _read_features(name, builder.info.features)
+    shape, class_names = prepared.read_features(name, builder.info.features)
     num_classes = len(class_names)
     if first_classes and not 2 <= first_classes <= num_classes:
         raise ValueError(
@@ -189,7 +186,7 @@ def open_source(
         )
     if image_size == 0 and None in shape:
         raise ValueError(f"images of dataset {name!r} vary in size; set data.image_size, got 0")
-    records = _open_records(name, split, builder)
+    records = prepared.open_records(name, split, builder)
     num_threads = num_threads or os.cpu_count() or 1
     file = Path(builder.data_path, f"labels-{urllib.parse.quote(split, safe='')}.npy")
     labels = cache(partial(cached_labels, records, file, num_threads))
@@ -233,40 +230,3 @@ def _make_fit(image_size: int, resize_size: int, interpolation: str, shape: tupl
         return image
 
     return fit
-
-
-def _read_features(
-    name: str, features: tfds.features.FeaturesDict
-) -> tuple[tuple, tuple[str, ...]]:
-    """Returns the image shape, None where it varies, and the class names."""
-    image = features["image"] if "image" in features else None
-    label = features["label"] if "label" in features else None
-    is_image = isinstance(image, tfds.features.Image) and isinstance(
-        label, tfds.features.ClassLabel
-    )
-    if not is_image:
-        raise ValueError(
-            f"dataset {name!r} is not for image classification: it needs an Image feature 'image' "
-            f"and a ClassLabel feature 'label', got {sorted(features)}; choose another dataset"
-        )
-    if image.np_dtype != np.uint8 or image.shape[-1] not in (1, 3):
-        raise ValueError(
-            f"images of dataset {name!r} must be uint8 with 1 or 3 channels, got "
-            f"{np.dtype(image.np_dtype).name} of shape {image.shape}; choose another dataset"
-        )
-    return tuple(image.shape), tuple(label.names)
-
-
-def _open_records(name: str, split: str, builder: tfds.core.DatasetBuilder) -> Records:
-    try:
-        records = builder.as_data_source(split, deserialize_method=_RAW)
-        count = len(records)
-    except Exception as error:  # TFDS raises ValueError, AssertionError, KeyError ...
-        names = ", ".join(builder.info.splits)
-        raise ValueError(
-            f"unknown split {split!r} of dataset {name!r}; use one of {names}, "
-            "or a part such as 'train[:80%]'"
-        ) from error
-    if count == 0:
-        raise ValueError(f"split {split!r} of dataset {name!r} is empty; choose a larger part")
-    return records
