@@ -100,6 +100,7 @@ def test_identity_logits_are_the_means_of_the_class_channels():
     np.testing.assert_allclose(jitted["logits"], out["logits"], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_truncated_identity_trains_the_first_channels_only():
     model, variables, _ = small_model(10, "identity")
 

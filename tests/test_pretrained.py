@@ -140,6 +140,7 @@ def small(**changes):
     return {**small_dict(), **changes}
 
 
+@pytest.mark.slow
 def test_names_are_torch_names():
     names = set(small_dict())
     assert {"conv1.weight", "bn1.running_var", "layer1.0.conv2.weight", "linear.bias"} <= names

@@ -120,6 +120,7 @@ def test_devices_agree_up_to_rounding(make_config, tmp_path, accumulation_steps)
         np.testing.assert_allclose(ours, one, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_every_example_counts_once_at_any_batch_size_and_device_count(make_config, tmp_path):
     train.train(experiment.build(make_config(total_steps=2)), tmp_path)
     results = []
@@ -145,6 +146,7 @@ def test_fixed_vectors_stay_and_are_restored_bit_exactly(make_config, tmp_path):
     assert not np.array_equal(before.params["head"]["bias"], after.params["head"]["bias"])
 
 
+@pytest.mark.slow
 def test_init_from_a_workdir_starts_where_that_run_ended(make_config, tmp_path):
     source = make_config(total_steps=2, ema_decay=0.5)
     claim(tmp_path / "source", common.flatten(source), common.MAY_DIFFER)
@@ -178,6 +180,7 @@ def test_init_from_a_workdir_starts_where_that_run_ended(make_config, tmp_path):
     assert_same_bits(state.model_state["fixed"], ended.model_state["fixed"])
 
 
+@pytest.mark.slow
 def test_orthogonal_init_redraws_the_kernels_that_match(make_config):
     states = [
         jax.jit(experiment.build(make_config(**{"model.orthogonal_init": patterns})).create_state)()
