@@ -6,11 +6,15 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from configs import common
 from fixed_head_jax import experiment, stages, sweep, train
 from fixed_head_jax.augment import Options, make_augment
+from fixed_head_jax.data.__main__ import main as prepare_data
 
 CONFIGS = sorted(
     path.stem for path in Path(__file__).parents[1].glob("configs/*.py") if path.stem != "common"
@@ -78,6 +82,47 @@ def test_images_of_the_experiment_pass_its_augmentation(name):
     trained = jax.eval_shape(train_augment, rngs, jax.random.key(1), batch)["image"]
     for out in (trained, jax.eval_shape(eval_augment, images)):
         assert (out.shape, out.dtype) == (images.shape, jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A prepared folder of images of many sizes and two classes, as a user would make it."""
+    folder, data_dir = tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("tfds")
+    rng = np.random.default_rng(0)
+    for name in ("china", "flower"):
+        photo = Image.fromarray(load_sample_image(f"{name}.jpg"))
+        (folder / name).mkdir()
+        for number in range(20):
+            left, top, width, height = rng.integers((0, 0, 60, 60), (300, 100, 340, 320))
+            part = photo.crop((left, top, left + width, top + height))
+            part.save(folder / name / f"{number}.{'jpg' if number % 4 else 'png'}")
+    arguments = ["prepare", "image_folder", f"--path={folder}", "--name=photographs"]
+    assert prepare_data([*arguments, f"--data_dir={data_dir}"]) == 0
+    return str(data_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_backbone")
+@pytest.mark.parametrize(
+    "augment",
+    [
+        {"policy": "rand-m9-mstd0.5-inc1", "mixup": 0.2, "cutmix": 1.0, "erase_probability": 0.5},
+        {"hue": 0.1, "grey_probability": 0.2, "blur_probability": 0.5, "lighting": 0.1},
+    ],
+    ids=["policy", "colours"],
+)
+def test_a_folder_of_photographs_trains(augment, photographs, tmp_path):
+    config = common.smoke(common.get_config(), image_size=32)
+    common.imagenet_images(config)
+    keys = {
+        "data_dir": photographs, "data.name": "photographs", "data.eval_split": "test",
+        "data.image_size": 32, "data.resize_size": 36, "model.backbone": "tiny",
+        **{f"augment.{key}": value for key, value in augment.items()},
+    }  # fmt: skip
+    config.update_from_flattened_dict(keys)
+    result = train.train(experiment.build(config), tmp_path)
+    assert result["eval/examples"] == 8
+    assert math.isfinite(result["eval/loss"])
 
 
 @pytest.mark.parametrize("name", CONFIGS)
