@@ -119,6 +119,17 @@ def test_fast_crops_are_close_to_those_of_pillow(size, reduction, bound):
     assert np.abs(fast - with_pillow(whole, box, size, "bilinear")).mean() < bound
 
 
+def test_what_the_fast_decoder_refuses_is_decoded_whole(monkeypatch):
+    monkeypatch.setattr(crops, "decode_top", lambda *_: None)
+    encoded = encode(PHOTO, "JPEG")
+    box = crops.random_box(300, 400, HALF)
+    expected = np.empty((24, 24, 3), np.uint8)
+    crops._resize_fast(
+        decoding.decode(encoded, 3)[box[0] :][: box[2], box[1] :][:, : box[3]], expected
+    )
+    np.testing.assert_array_equal(cut(encoded, RandomCrop(24), HALF), expected)
+
+
 def test_grey_crops_keep_their_axis():
     grey = cut(encode(PHOTO[..., 0]), RandomCrop(96), HALF, channels=1)
     assert grey.shape == (96, 96, 1) and grey.std() > 20
@@ -210,6 +221,7 @@ def test_batches_of_views(open_digits):
         (RandomCrop(8, scale=(0.0, 1.0)), r"crop_scale must be .* got \(0.0, 1.0\)"),
         (RandomCrop(8, scale=(0.5, 0.4)), "crop_scale must be"),
         (RandomCrop(8, scale=(0.5, 1.1)), "crop_scale must be"),
+        (RandomCrop(8, scale=(0.5,)), "crop_scale must be"),
         (RandomCrop(8, ratio=(0.0, 1.0)), "crop_ratio must be"),
         (RandomCrop(8, method="area"), "unknown crop_interpolation 'area'; known: fast, bilinear"),
     ],

@@ -1,6 +1,7 @@
 """Orders, sources, and the same batches from disk and from device memory."""
 
 import math
+import os
 import threading
 import weakref
 from functools import partial
@@ -438,7 +439,7 @@ def test_a_bad_record_is_named_with_its_file(tmp_path):
 def test_labels_are_kept_beside_the_data(digits_dir, monkeypatch):
     source = sources.open_source("digits", "train[:100]", digits_dir)
     labels = source.labels
-    (file,) = Path(digits_dir).glob("digits/*/labels-train%5B%3A100%5D.npy")
+    (file,) = Path(digits_dir).glob("digits/*/labels-train%5B%3A100%5D-*.npy")
     np.testing.assert_array_equal(np.load(file), labels)
     with monkeypatch.context() as patch:
         patch.setattr(records, "scan_labels", None)  # read again without a scan
@@ -449,6 +450,23 @@ def test_labels_are_kept_beside_the_data(digits_dir, monkeypatch):
         sources.open_source("digits", "train[:100]", digits_dir).labels, labels
     )
     np.testing.assert_array_equal(np.load(file), labels)
+
+
+def test_labels_of_other_files_are_not_taken(tmp_path):
+    sources.open_source("digits", "test", str(tmp_path)).labels.sum()
+    (shard,) = tmp_path.glob("digits/*/*test*array_record*")
+    os.utime(shard, ns=(1, 1))  # as if the files had been replaced
+    assert sources.open_source("digits", "test", str(tmp_path)).labels.shape == (355,)
+    assert len(list(tmp_path.glob("digits/*/labels-test-*.npy"))) == 2
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    sources.open_source("digits", "test", str(tmp_path))
+    (shard,) = tmp_path.glob("digits/*/*test*array_record*")
+    shard.write_bytes(shard.read_bytes()[:3000])
+    source = sources.open_source("digits", "test", str(tmp_path))
+    with pytest.raises(records.BadRecordError, match="cannot read split 'test' of 'digits'"):
+        _ = source.labels
 
 
 def test_labels_without_a_place_to_keep_them(digits, tmp_path):

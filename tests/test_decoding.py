@@ -99,8 +99,7 @@ def test_the_top_of_a_damaged_image():
     data = encoded(PHOTO, "JPEG")
     assert read_head(data[:3000]) is None  # without an end: decoded whole, which is an error
     head = read_head(data)
-    with pytest.raises(ValueError):
-        decode_top(data[: head.place + 4] + b"\xff\xd9", 3, head, 50)
+    assert decode_top(data[: head.place + 4] + b"\xff\xd9", 3, head, 50) is None
 
 
 def test_jpeg_with_extra_bytes_inside_is_mended():

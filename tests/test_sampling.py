@@ -178,12 +178,12 @@ def test_a_smaller_fraction_is_part_of_a_larger_one():
 
 
 def test_listed_files(tmp_path):
-    names = ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
+    names = ["a/1.jpg", "a/2.jpg", "b/1.jpg", "4.jpg"]
     listing = tmp_path / "list.txt"
-    listing.write_text("3.jpg\n\nx/1.jpg\n")
-    assert selection.listed(str(listing), lambda: names).tolist() == [0, 2]
-    listing.write_text("3.jpg\n4.jpg\n5.jpg\n")
-    with pytest.raises(ValueError, match="2 of the 3 files .* are not .*'4.jpg' for one"):
+    listing.write_text("2.jpg\n\nb/1.jpg\ntrain/x/4.jpg\n")
+    assert selection.listed(str(listing), lambda: names).tolist() == [1, 2, 3]
+    listing.write_text("2.jpg\nc/1.jpg\n5.jpg\n")
+    with pytest.raises(ValueError, match="2 of the 3 files .* are not .*'5.jpg' for one"):
         selection.listed(str(listing), lambda: names)
     with pytest.raises(ValueError, match="cannot read the list 'none.txt'"):
         selection.listed("none.txt", lambda: names)

@@ -56,8 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(*_list_problems(options, error.problems), sep="\n")
         print(f"{error}; {_advice(options)}", file=sys.stderr)
         return 2
-    except ValueError as error:
-        print(error, file=sys.stderr)
+    except (ValueError, OSError, RuntimeError) as error:  # of damaged files, too
+        print(" ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; nothing half-written is left", file=sys.stderr)

@@ -47,13 +47,11 @@ def check(crop: RandomCrop) -> None:
     """Raises ValueError unless the crop can be drawn."""
     if crop.size < 1 or crop.views < 0:
         raise ValueError(f"a crop needs size >= 1 and views >= 0, got {crop.size} and {crop.views}")
-    low, high = crop.scale
-    if not 0 < low <= high <= 1:
+    if len(crop.scale) != 2 or not 0 < crop.scale[0] <= crop.scale[1] <= 1:
         raise ValueError(
             f"crop_scale must be (low, high) with 0 < low <= high <= 1, got {crop.scale}"
         )
-    low, high = crop.ratio
-    if not 0 < low <= high:
+    if len(crop.ratio) != 2 or not 0 < crop.ratio[0] <= crop.ratio[1]:
         raise ValueError(f"crop_ratio must be (low, high) with 0 < low <= high, got {crop.ratio}")
     check_choice("crop_interpolation", crop.method, RANDOM_METHODS)
 
@@ -95,16 +93,16 @@ def random_crops(
     ]
     is_fast = all(crop.method == "fast" for crop in crops.values())
     head = read_head(encoded) if is_fast else None
-    image = decode(encoded, channels) if head is None else None
-    height, width = image.shape[:2] if head is None else head[:2]
+    image, reduction = (None if head else decode(encoded, channels)), 1
+    height, width = head[:2] if head else image.shape[:2]
     boxes = [random_box(height, width, row, crop.scale, crop.ratio) for crop, row, _ in views]
-    reduction = 1
-    if head is not None:
-        reduction = min(
-            _reduction(box, crop.size) for box, (crop, _, _) in zip(boxes, views, strict=True)
-        )
+    if head:
+        sizes = [crop.size for crop, _, _ in views]
+        reduction = min(map(_reduction, boxes, sizes))
         rows = max(top + height for top, _, height, _ in boxes)
         image = decode_top(encoded, channels, head, rows, reduction)
+    if image is None:  # colours sampled in a way that only `decode` knows
+        image, reduction = decode(encoded, channels), 1
     for box, (crop, row, view) in zip(boxes, views, strict=True):
         if crop.method == "fast":
             top, left, height, width = (side // reduction for side in box)

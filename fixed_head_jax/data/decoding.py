@@ -79,12 +79,13 @@ def read_head(encoded: bytes) -> JpegHead | None:
 
 def decode_top(
     encoded: bytes, channels: int, head: JpegHead, rows: int, reduction: int = 1
-) -> UInt8[np.ndarray, "h w c"]:
+) -> UInt8[np.ndarray, "h w c"] | None:
     """Decodes the upper part of a JPEG file in less time.
 
     The decoder gets a file whose head says that it ends there. It uses the faster of its two
     transforms, as tf.data does, and repeats colours where they have half the resolution: 1.3
-    levels from `decode` on average.
+    levels from `decode` on average. Damage in the middle of the file goes unnoticed: stored
+    records have checksums, and `preparing` decodes every image whole.
 
     Args:
         encoded: the file.
@@ -93,20 +94,23 @@ def decode_top(
         rows: number of rows needed; a few more are returned.
         reduction: 1, 2, 4 or 8: gives means of so many pixels each way, sides rounded up.
 
-    Raises:
-        ValueError: if the file is damaged.
+    Returns:
+        The rows, or None if the decoder refuses the file, such as for unusual sampling of colours.
     """
     file, height = bytearray(encoded), min(head.height, (rows // _BLOCK + 2) * _BLOCK)
     file[head.place : head.place + 2] = height.to_bytes(2, "big")
-    return simplejpeg.decode_jpeg(
-        file,
-        _SPACES[channels][0],
-        fastdct=True,
-        fastupsample=True,
-        min_height=-(-height // reduction),
-        min_width=-(-head.width // reduction),
-        strict=False,  # there are bytes after the end
-    )
+    try:
+        return simplejpeg.decode_jpeg(
+            file,
+            _SPACES[channels][0],
+            fastdct=True,
+            fastupsample=True,
+            min_height=-(-height // reduction),
+            min_width=-(-head.width // reduction),
+            strict=False,  # there are bytes after the end
+        )
+    except ValueError:
+        return None
 
 
 def _decode_with_pillow(encoded, mode):

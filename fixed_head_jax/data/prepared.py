@@ -1,6 +1,7 @@
 """Finds a dataset on disk in the format we read, or says in one line what is missing."""
 
 import difflib
+import hashlib
 import shlex
 from pathlib import Path
 
@@ -61,6 +62,13 @@ def locate(name: str, data_dir: str = "") -> tuple[Path, tfds.core.DatasetBuilde
         return path, tfds.builder_from_directory(path) if is_complete(path) else None
     builder = _tfds_builder(name, data_dir)
     return Path(builder.data_path), builder
+
+
+def fingerprint(folder: Path) -> str:
+    """Returns a short text that changes when the stored files of a dataset do."""
+    files = sorted(path for path in folder.glob("*.array_record*") if path.is_file())
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 def formats(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:

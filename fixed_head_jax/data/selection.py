@@ -37,17 +37,23 @@ def stratified(labels: Integer[np.ndarray, " n"], fraction: float) -> Int32[np.n
 def listed(list_file: str, file_names: Callable[[], list[str]]) -> Int32[np.ndarray, " m"]:
     """Returns the positions of the files that a text file lists, one on each line.
 
-    Folders before a name do not count, in the list as in `file_names`.
+    A name with more folders before it, in the list or in `file_names`, is the same file.
 
     Raises:
         ValueError: if the list cannot be read, or files in it are not in the split.
     """
     try:
-        names = {Path(line.strip()).name for line in Path(list_file).read_text().splitlines()}
-    except OSError as error:
-        raise ValueError(f"cannot read the list {list_file!r}: {error.strerror}") from error
-    names -= {""}
-    found = [Path(name).name for name in file_names()]
+        lines = Path(list_file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"cannot read the list {list_file!r}: {error}") from error
+    names = {line.strip() for line in lines} - {""}
+    listed_ends = {end: name for name in names for end in _ends(name)}
+
+    def listed_name(stored):
+        whole = next((end for end in _ends(stored) if end in names), None)
+        return whole or listed_ends.get(stored)
+
+    found = [listed_name(stored) for stored in file_names()]
     missing = sorted(names.difference(found))
     if missing or not names:
         example = f", {missing[0]!r} for one" if missing else ""
@@ -55,4 +61,10 @@ def listed(list_file: str, file_names: Callable[[], list[str]]) -> Int32[np.ndar
             f"{len(missing)} of the {len(names)} files that {list_file!r} lists are not in the "
             f"split{example}; use a list of its files, and a dataset that stores their names"
         )
-    return np.flatnonzero([name in names for name in found]).astype(np.int32)
+    return np.flatnonzero([name is not None for name in found]).astype(np.int32)
+
+
+def _ends(name):
+    """Lists a path, and it without its first folder, its first two, and so on."""
+    parts = name.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]

@@ -188,10 +188,12 @@ def open_source(
         raise ValueError(f"images of dataset {name!r} vary in size; set data.image_size, got 0")
     records = prepared.open_records(name, split, builder)
     num_threads = num_threads or os.cpu_count() or 1
-    file = Path(builder.data_path, f"labels-{urllib.parse.quote(split, safe='')}.npy")
-    labels = cache(partial(cached_labels, records, file, num_threads))
+    folder, quoted = Path(builder.data_path), urllib.parse.quote(split, safe="")
+    file = folder / f"labels-{quoted}-{prepared.fingerprint(folder)}.npy"
+    where = f"{split!r} of {name!r}"
+    labels = cache(_named(where, partial(cached_labels, records, file, num_threads)))
+    names = _named(where, partial(scan_file_names, records, num_threads))
     num_classes = first_classes or num_classes
-    names = partial(scan_file_names, records, num_threads)
     return Source(
         name=name,
         split=split,
@@ -199,10 +201,25 @@ def open_source(
         class_names=class_names[:num_classes],
         image_shape=(image_size, image_size, shape[-1]) if image_size else shape,
         records=records,
-        kept=_select(labels, names, first_classes, fraction, list_file, f"{split!r} of {name!r}"),
+        kept=_select(labels, names, first_classes, fraction, list_file, where),
         all_labels=labels,
         fit=_make_fit(image_size, resize_size, interpolation, shape),
     )
+
+
+def _named(where: str, scan: Callable) -> Callable:
+    """Returns the scan of a whole split, with errors that say where."""
+
+    def scan_or_say():
+        try:
+            return scan()
+        except Exception as error:  # array_record, protobuf and numpy raise different types
+            reason = " ".join(str(error).split())
+            raise BadRecordError(
+                f"cannot read split {where} ({reason}); prepare the dataset again"
+            ) from error
+
+    return scan_or_say
 
 
 def _select(labels, names, first_classes, fraction, list_file, where):
