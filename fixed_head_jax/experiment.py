@@ -98,7 +98,7 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     )  # fmt: skip
 
 
-_ORTHOGONAL = 1  # folded into the seed, so that these draws repeat none of the model's
+_ORTHOGONAL = 2**31 - 1  # folded into the seed: no step's number
 _RISING_METRICS = ("accuracy", "top5_accuracy")  # of the evaluators: larger is better
 _DATA_KEYS = (
     "first_classes", "image_size", "resize_size", "interpolation", "placement", "num_threads",

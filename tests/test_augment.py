@@ -409,6 +409,21 @@ def test_the_pipeline_is_the_stages_in_the_documented_order():
     assert set(out) == {"image", "label", "index", "targets"}
 
 
+def test_the_policy_comes_after_crop_and_flip(monkeypatch):
+    def number(images):  # depends on where a pixel is
+        return images + jnp.arange(images.shape[2], dtype=jnp.uint8)[None, None, :, None]
+
+    monkeypatch.setattr(
+        augment, "make_policy", lambda *_, **__: lambda rngs, images: number(images)
+    )
+    rngs, batch = make_rngs(8), make_batch(8)
+    train_augment = make_train_augment(Options(flip=True, pad_crop=1, policy="trivial-wide"))
+    out = jax.jit(train_augment)(rngs, jax.random.key(0), batch)["image"]
+    images = number(geometry.flip(rngs, geometry.pad_and_crop(rngs, batch["image"], 1)))
+    expected = color.normalize(color.to_float(images), MEAN, STD)
+    np.testing.assert_allclose(out, expected, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_crops_have_the_size_of_the_images():
     rngs, batch = make_rngs(4), make_batch(4, (6, 6, 3))

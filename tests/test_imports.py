@@ -28,8 +28,8 @@ ALLOWED = {
 }
 SIBLINGS = ("heads", "backbones", "tasks", "losses", "evaluators", "augment")
 LEAVES = (
-    "augment.autoaugment", "augment.operations", "backbones.layers", "heads.frames", "heads.parts",
-    "evaluators.sums",
+    "augment.autoaugment", "augment.operations", "augment.streams", "backbones.layers",
+    "heads.frames", "heads.parts", "evaluators.sums",
 )  # fmt: skip
 BANNED = ("utils.py", "helpers.py", "base.py")
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Key
 
-_BLUR = 8  # folded into an example's key; `color` lists the constants of all augmentations
+from fixed_head_jax.augment import streams
 
 
 def random_blur(
@@ -31,7 +31,7 @@ def random_blur(
     reach = min(math.ceil(4 * high), *(side - 1 for side in images.shape[1:3]))
 
     def draw(rng):
-        return jax.random.uniform(jax.random.fold_in(rng, _BLUR), (2,))
+        return jax.random.uniform(jax.random.fold_in(rng, streams.BLUR), (2,))
 
     draws = jax.vmap(draw)(rngs)
     blurred = gaussian_blur(images, low + (high - low) * draws[:, 0], 2 * reach + 1)

@@ -7,13 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Key, UInt8
 
-# Each augmentation folds its own constants into the key. All of them: `geometry` 1, 2 and 9,
-# `color` 3 to 7, `blur` 8, `mix` 10, `policies` 11, `views` 12; the model's dropout 0.
-_JITTER = 3
-_LIGHTING = 4
-_IS_JITTERED = 5
-_RANDOM_GREY = 6
-_SOLARIZE = 7
+from fixed_head_jax.augment import streams
+
 _GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R 601)
 # Principal components of ImageNet's pixels in 0 ... 1 (columns) and their standard deviations.
 _COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
@@ -146,7 +141,7 @@ def jitter(
 
     def one(rng_and_image):
         rng, image = rng_and_image
-        order_rng, factor_rng = jax.random.split(jax.random.fold_in(rng, _JITTER))
+        order_rng, factor_rng = jax.random.split(jax.random.fold_in(rng, streams.JITTER))
         order = jax.random.permutation(order_rng, len(ranges))
         uniform = jax.random.uniform(factor_rng, (len(ranges),))
         changes = [
@@ -163,7 +158,7 @@ def jitter(
     # which took 15 times as long on the CPU.
     on_cpu = jax.default_backend() == "cpu"
     changed = jax.lax.map(one, (rngs, images)) if on_cpu else jax.vmap(one)((rngs, images))
-    return _where_drawn(rngs, _IS_JITTERED, probability, changed, images)
+    return _where_drawn(rngs, streams.IS_JITTERED, probability, changed, images)
 
 
 def random_grey(
@@ -180,7 +175,7 @@ def random_grey(
     red weighs 0.2989: a difference of at most 1e-4).
     """
     greys = jnp.broadcast_to(jax.vmap(grey)(images), images.shape)
-    return _where_drawn(rngs, _RANDOM_GREY, probability, greys, images)
+    return _where_drawn(rngs, streams.RANDOM_GREY, probability, greys, images)
 
 
 def solarize(
@@ -200,7 +195,7 @@ def solarize(
     Source: torchvision's RandomSolarize.
     """
     inverted = jnp.where(images >= threshold, 1 - images, images)
-    return _where_drawn(rngs, _SOLARIZE, probability, inverted, images)
+    return _where_drawn(rngs, streams.SOLARIZE, probability, inverted, images)
 
 
 def _where_drawn(rngs, constant, probability, changed, images):
@@ -236,7 +231,7 @@ def lighting(
         )
 
     def multiples(rng):
-        return deviation * jax.random.normal(jax.random.fold_in(rng, _LIGHTING), (3,))
+        return deviation * jax.random.normal(jax.random.fold_in(rng, streams.LIGHTING), (3,))
 
     return images + lighting_offsets(jax.vmap(multiples)(rngs))[:, None, None, :]
 

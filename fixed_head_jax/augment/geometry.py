@@ -6,11 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32, Key, Shaped
 
-# Each augmentation folds its own constant into the key, so that those of one example are
-# independent of each other and of which others run; `color` lists them all.
-_PAD_AND_CROP = 1
-_FLIP = 2
-_RANDOM_RESIZED_CROP = 9
+from fixed_head_jax.augment import streams
+
 _ATTEMPTS = 10
 
 
@@ -34,7 +31,7 @@ def pad_and_crop(
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
     def crop(rng, image):
-        rng = jax.random.fold_in(rng, _PAD_AND_CROP)
+        rng = jax.random.fold_in(rng, streams.PAD_AND_CROP)
         top, left = jax.random.randint(rng, (2,), 0, 2 * padding + 1)
         return jax.lax.dynamic_slice(image, (top, left, 0), images.shape[1:])
 
@@ -53,7 +50,7 @@ def flip(rngs: Key[Array, " b"], images: Shaped[Array, "b h w c"]) -> Shaped[Arr
     """
 
     def is_flipped(rng):
-        return jax.random.bernoulli(jax.random.fold_in(rng, _FLIP))
+        return jax.random.bernoulli(jax.random.fold_in(rng, streams.FLIP))
 
     flipped = jax.vmap(is_flipped)(rngs)[:, None, None, None]
     return jnp.where(flipped, images[:, :, ::-1], images)
@@ -88,7 +85,9 @@ def random_resized_crop(
     """
 
     def draw(rng):
-        return jax.random.uniform(jax.random.fold_in(rng, _RANDOM_RESIZED_CROP), (_ATTEMPTS, 4))
+        return jax.random.uniform(
+            jax.random.fold_in(rng, streams.RANDOM_RESIZED_CROP), (_ATTEMPTS, 4)
+        )
 
     boxes = random_boxes(jax.vmap(draw)(rngs), *images.shape[1:3], scale, ratio)
     return resize_boxes(images, boxes, size, method)

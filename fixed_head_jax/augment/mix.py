@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32, Key, Num
 
-# Folded into an example's key; `color` lists the constants of all augmentations.
-_ERASE = 10
+from fixed_head_jax.augment import streams
+
 _ATTEMPTS = 10
 
 
@@ -146,7 +146,9 @@ def erase(
 
     def one(rng_and_image):
         rng, image = rng_and_image
-        applied_rng, box_rng, noise_rng = jax.random.split(jax.random.fold_in(rng, _ERASE), 3)
+        applied_rng, box_rng, noise_rng = jax.random.split(
+            jax.random.fold_in(rng, streams.ERASE), 3
+        )
 
         def erased():
             draws = jax.random.uniform(box_rng, (_ATTEMPTS, 4))

@@ -13,15 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Key, UInt8
 
+from fixed_head_jax.augment import streams
 from fixed_head_jax.augment.autoaugment import (
     AUTOAUGMENT,
     draw_autoaugment,
     draw_trivialaugment,
 )
 from fixed_head_jax.augment.operations import OPERATIONS, Draw, apply, strength_table
-
-# Folded into an example's key; `color` lists the constants of all augmentations.
-_POLICY = 11
 
 
 def make_policy(
@@ -60,7 +58,7 @@ def make_policy(
             )
 
         def draw_one(rng):
-            return draw(jax.random.fold_in(rng, _POLICY), height, width)
+            return draw(jax.random.fold_in(rng, streams.POLICY), height, width)
 
         def one(image_and_draws):
             def turn(image, drawn):

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-_VIEW = 12  # folded into an example's key; `color` lists the constants of all augmentations
+from fixed_head_jax.augment import streams
+
 NUM_GLOBAL = 2
 
 
@@ -130,7 +131,9 @@ def draw_views(
 
 
 def _view_rngs(rngs, view):
-    return jax.vmap(lambda rng: jax.random.fold_in(jax.random.fold_in(rng, _VIEW), view))(rngs)
+    return jax.vmap(lambda rng: jax.random.fold_in(jax.random.fold_in(rng, streams.VIEW), view))(
+        rngs
+    )
 
 
 def _host_crops(batch, view):
