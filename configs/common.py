@@ -59,6 +59,7 @@ def get_config() -> ConfigDict:
     config.augment.pad_crop = 0  # pads by this many pixels, then crops at random
     config.augment.flip = False  # mirrors left to right, one image in two
     config.augment.policy = ""  # rand-m9-mstd0.5-inc1, autoaugment-imagenet, ...: not with jitter
+    config.augment.policy_as_published = False  # RandAugment may posterize an image to black
     config.augment.brightness = 0.0  # jitter by a factor from 1 - this to 1 + this
     config.augment.contrast = 0.0  # same
     config.augment.saturation = 0.0  # same

@@ -152,10 +152,10 @@ def make_augments(
                 f"have {source.image_shape[-1]} channels"
             )
     options = Options(**config.augment)
-    if options.crop_scale and config.data.train_crop != "center":
+    if (options.crop_scale or options.pad_crop) and config.data.train_crop != "center":
         raise ValueError(
-            f"augment.crop_scale={options.crop_scale} and data.train_crop="
-            f"{config.data.train_crop!r} both crop; set one of them"
+            f"data.train_crop={config.data.train_crop!r} crops, and so does augment.crop_scale="
+            f"{options.crop_scale} or augment.pad_crop={options.pad_crop}; set one of them"
         )
     return make_augment(
         source.image_shape, source.num_classes, config.data.mean, config.data.std, options,

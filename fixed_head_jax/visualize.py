@@ -10,6 +10,7 @@ import argparse
 import ast
 import importlib.util
 import itertools
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -38,8 +39,10 @@ def load_config(argument: str, overrides: Sequence[str]) -> Any:
         OSError: if there is no such file.
     """
     path, _, variant = argument.partition(":")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"--config={path}: there is no such file")
+    if not Path(path).is_file() or not path.endswith(".py"):
+        raise FileNotFoundError(f"--config={path}: there is no such Python file")
+    # Configs import their neighbours, from wherever they are called.
+    sys.path.append(str(Path(path).resolve().parents[1]))
     spec = importlib.util.spec_from_file_location("experiment_file", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -83,6 +86,7 @@ def augmentation_sheet(
     for name, value in (("examples", examples), ("draws", draws)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    config.num_devices = 1
     source = experiment.build(config, read_weights=False).train_data.source
     if examples > len(source):
         raise ValueError(f"examples={examples}, but the training split has {len(source)}")

@@ -151,7 +151,7 @@ def test_random_resized_crop_draws_areas_aspects_and_places_evenly():
         assert stats.kstest(place, stats.uniform.cdf).pvalue > 0.001
 
 
-@pytest.mark.parametrize("method, most, share", [("bilinear", 1, 1.0), ("bicubic", 16, 0.98)])
+@pytest.mark.parametrize("method, most, share", [("bilinear", 1, 1.0), ("bicubic", 10, 0.99)])
 @pytest.mark.parametrize("name", ["flower.jpg", "china.jpg"])
 def test_resized_boxes_match_pillow(name, method, most, share):
     photograph = load_sample_image(name)[::4, ::4]
@@ -438,16 +438,17 @@ def test_crops_have_the_size_of_the_images():
 def test_the_policy_changes_levels_and_fills_with_the_mean(monkeypatch):
     made = []
 
-    def make_policy(name, fill):
-        made.append((name, list(fill)))
+    def make_policy(name, fill, as_published):
+        made.append((name, list(fill), as_published))
         return lambda rngs, images: 255 - images
 
     monkeypatch.setattr(augment, "make_policy", make_policy)
     batch = make_batch(4)
-    out = make_train_augment(Options(policy="rand-m9"))(make_rngs(4), jax.random.key(0), batch)
+    options = Options(policy="rand-m9", policy_as_published=True)
+    out = make_train_augment(options)(make_rngs(4), jax.random.key(0), batch)
     expected = color.normalize(color.to_float(255 - batch["image"]), MEAN, STD)
     np.testing.assert_array_equal(out["image"], expected)
-    assert made == [("rand-m9", [26, 115, 204])]  # 255 times the mean
+    assert made == [("rand-m9", [26, 115, 204], True)]  # 255 times the mean
 
 
 @pytest.mark.slow
@@ -549,8 +550,10 @@ def test_rejects(options, message):
     "mean, std, message",
     [
         ((0.5,), (0.5, 0.5), "one value per channel"),
-        ((0.5,), (0.0,), "std must be > 0"),
-        ((), (), "std must be > 0"),
+        ((0.5,), (0.0,), "std > 0; got"),
+        ((), (), "std > 0; got"),
+        ((123.7, 116.0, 103.0), (58.0, 57.0, 57.0), "divide those of levels by 255"),
+        ((0.5,), (float("nan"),), "std > 0; got"),
         ((0.5, 0.5), (0.5, 0.5), "each of the 3 channels"),
     ],
 )

@@ -124,7 +124,7 @@ def test_a_config_is_loaded_with_its_variant_and_overrides():
 @pytest.mark.parametrize(
     "config, override, message",
     [
-        ("configs/nope.py", "", "--config=configs/nope.py: there is no such file"),
+        ("configs/nope.py", "", "--config=configs/nope.py: there is no such Python file"),
         (f"{DIGITS}:nope", "", "unknown config variant 'nope'"),
         (DIGITS, "--foo=3", "unknown argument '--foo=3'; overrides are --config.KEY=VALUE"),
         (DIGITS, "--config.augment.hue", "overrides are --config.KEY=VALUE"),

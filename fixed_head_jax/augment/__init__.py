@@ -103,8 +103,11 @@ def _stages(image_shape, mean, std, options):
     check(options)
     if len(mean) != len(std):
         raise ValueError(f"mean and std must have one value per channel, got {mean} and {std}")
-    if not mean or min(std) <= 0:
-        raise ValueError(f"std must be > 0 in every channel, got {std}")
+    if not mean or not all(0 <= m <= 1 and 0 < s <= 1 for m, s in zip(mean, std, strict=True)):
+        raise ValueError(
+            "data.mean and data.std are of pixels in 0 ... 1 (divide those of levels by 255), "
+            f"std > 0; got {mean} and {std}"
+        )
 
     def to_float(rngs, images):
         return color.to_float(images)
@@ -144,7 +147,12 @@ def _level_stages(image_shape, mean, options):
     if options.flip:
         stages.append(geometry.flip)
     if options.policy:
-        stages.append(make_policy(options.policy, fill=[round(255 * level) for level in mean]))
+        stages.append(
+            make_policy(
+                options.policy, fill=[round(255 * level) for level in mean],
+                as_published=options.policy_as_published,
+            )
+        )  # fmt: skip
     return stages
 
 

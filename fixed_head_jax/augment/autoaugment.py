@@ -12,7 +12,8 @@ from fixed_head_jax.augment.operations import OPERATIONS, Draw, strength_table
 def draw_autoaugment(rng: Key[Array, ""], height: int, width: int, subpolicies: Sequence) -> Draw:
     """Draws a sub-policy; each of its two operations is applied with a probability of its own.
 
-    A warp takes the nearest pixel, as by default in torchvision.
+    A warp takes the nearest pixel, as by default in torchvision; outside is the mean colour, there
+    black.
 
     Args:
         rng: of one image.

@@ -41,17 +41,16 @@ def draw_shares(
     Source: Zhang et al. 2018, https://arxiv.org/abs/1710.09412, and Yun et al. 2019,
     https://arxiv.org/abs/1905.04899, combined as in timm's batch mode.
     """
-    applied_rng, switch_rng, mixup_rng, cutmix_rng, box_rng = jax.random.split(rng, 5)
+    applied_rng, switch_rng, weight_rng, box_rng = jax.random.split(rng, 4)
+    if mixup_alpha and cutmix_alpha:
+        is_cut = jax.random.bernoulli(switch_rng, switch_probability)
+    else:
+        is_cut = jnp.asarray(bool(cutmix_alpha))
+    alpha = jnp.where(is_cut, cutmix_alpha, mixup_alpha)
+    weight = jax.random.beta(weight_rng, alpha, alpha)
+    cut = cutmix_shares(weight, jax.random.uniform(box_rng, (2,)), height, width)
     own = jnp.ones((height, width))
-    shares = own
-    if mixup_alpha:
-        shares = own * jax.random.beta(mixup_rng, mixup_alpha, mixup_alpha)
-    if cutmix_alpha:
-        weight = jax.random.beta(cutmix_rng, cutmix_alpha, cutmix_alpha)
-        centre = jax.random.uniform(box_rng, (2,))
-        cut = cutmix_shares(weight, centre, height, width)
-        is_cut = jax.random.bernoulli(switch_rng, switch_probability if mixup_alpha else 1.0)
-        shares = jnp.where(is_cut, cut, shares)
+    shares = jnp.where(is_cut, cut, own * weight)
     return jnp.where(jax.random.bernoulli(applied_rng, probability), shares, own)
 
 

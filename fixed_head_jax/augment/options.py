@@ -23,6 +23,7 @@ class Options(NamedTuple):
         flip: mirrors half of the images.
         policy: name of an automatic policy, see `policies.make_policy`; "" is none. As in timm it
             takes the place of the jitter.
+        policy_as_published: RandAugment as released, whose strongest posterize keeps no bits: black.
         brightness: strength of the jitter, see `color.jitter`.
         contrast: same.
         saturation: same.
@@ -46,6 +47,7 @@ class Options(NamedTuple):
     pad_crop: int = 0
     flip: bool = False
     policy: str = ""
+    policy_as_published: bool = False
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
