@@ -23,7 +23,7 @@ class Options(NamedTuple):
         flip: mirrors half of the images.
         policy: name of an automatic policy, see `policies.make_policy`; "" is none. As in timm it
             takes the place of the jitter.
-        policy_as_published: RandAugment as released, whose strongest posterize keeps no bits: black.
+        policy_as_published: RandAugment as released, whose posterize may keep no bits: black.
         brightness: strength of the jitter, see `color.jitter`.
         contrast: same.
         saturation: same.
