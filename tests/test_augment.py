@@ -151,7 +151,7 @@ def test_random_resized_crop_draws_areas_aspects_and_places_evenly():
         assert stats.kstest(place, stats.uniform.cdf).pvalue > 0.001
 
 
-@pytest.mark.parametrize("method, most, share", [("bilinear", 1, 1.0), ("bicubic", 16, 0.99)])
+@pytest.mark.parametrize("method, most, share", [("bilinear", 1, 1.0), ("bicubic", 10, 0.98)])
 @pytest.mark.parametrize("name", ["flower.jpg", "china.jpg"])
 def test_resized_boxes_match_pillow(name, method, most, share):
     photograph = load_sample_image(name)[::4, ::4]
