@@ -84,8 +84,8 @@ def decode_top(
 
     The decoder gets a file whose head says that it ends there. It uses the faster of its two
     transforms, as tf.data does, and repeats colours where they have half the resolution: 1.3
-    levels from `decode` on average. Damage in the middle of the file goes unnoticed: stored
-    records have checksums, and `preparing` decodes every image whole.
+    levels from `decode` on average. Damage in the middle of the file goes unnoticed; stored
+    records have checksums.
 
     Args:
         encoded: the file.

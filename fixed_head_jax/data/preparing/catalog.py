@@ -61,6 +61,7 @@ def _convert(name: str, builder: tfds.core.DatasetBuilder, progress: bool) -> st
 
 def _download_and_prepare(name: str, data_dir: str, manual_dir: str, progress: bool) -> None:
     builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
+    prepared.read_features(name, builder.info.features)  # before anything is downloaded
     config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
     if not progress:
         tfds.disable_progress_bar()
