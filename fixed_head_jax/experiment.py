@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from fixed_head_jax import optim, parallel, pretrained
 from fixed_head_jax.augment import Options, make_augment
 from fixed_head_jax.data import Dataset, RandomCrop, open_dataset
+from fixed_head_jax.data.crops import check as check_crop
 from fixed_head_jax.data.sampling import check_sizes, epoch_start
 from fixed_head_jax.data.sources import Source
 from fixed_head_jax.evaluation import make_evaluate
@@ -125,11 +126,13 @@ def _open_splits(config):
 def host_crops(data):
     """Returns the random crop of the training images that the host makes, or None."""
     check_choice("data.train_crop", data.train_crop, _TRAIN_CROPS)
+    crop = RandomCrop(data.image_size or 1, data.crop_scale, method=data.crop_interpolation)
+    check_crop(crop)  # a wrong value is wrong also where nothing reads it
     if data.train_crop == "center":
         return None
     if not data.image_size:
         raise ValueError("data.train_crop='random_resized' needs data.image_size > 0, got 0")
-    return {"image": RandomCrop(data.image_size, data.crop_scale, method=data.crop_interpolation)}
+    return {"image": crop}
 
 
 def make_augments(

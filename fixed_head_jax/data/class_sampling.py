@@ -63,7 +63,7 @@ def class_aware_indices(
     """
     if per_class < 1:
         raise ValueError(f"per_class must be >= 1, got {per_class}")
-    draw = shuffle if shuffled else _in_order
+    draw = _class_order if shuffled else _in_order
     first, last = step * batch_size, (step + 1) * batch_size
     turns = range(first // per_class, -(-last // per_class))
     order = functools.partial(draw, seed, length=len(members), stream=(0, 1))
@@ -104,6 +104,10 @@ def class_balanced_indices(
         ],
         np.int32,
     )
+
+
+# A class's list serves many turns; all lists together have as many entries as the source.
+_class_order = functools.lru_cache(maxsize=2**15)(shuffle)
 
 
 def _in_order(seed, epoch, length, stream):
