@@ -28,12 +28,14 @@ def encode_deep(image, kind=".png") -> bytes:
 
 
 JPEG, PNG = encode(RGB, "JPEG"), encode(RGB)
+ENDS_EARLY = JPEG[: len(JPEG) // 2] + b"\xff\xd9"  # Pillow fills the rest with grey, in silence
 
 
 @pytest.mark.parametrize(
     "encoded, traits",
     [
         (JPEG, ()),
+        (ENDS_EARLY, ("damaged",)),
         (PNG, ()),
         (encode(RGB, "JPEG", progressive=True), ()),
         (encode(RGB, "BMP"), ()),

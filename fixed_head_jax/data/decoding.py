@@ -113,6 +113,15 @@ def decode_top(
         return None
 
 
+def is_damaged_jpeg(encoded: bytes) -> bool:
+    """Returns whether libjpeg finds damage in a JPEG file that decoders pass over in silence."""
+    try:
+        simplejpeg.decode_jpeg(encoded, "GRAY")
+    except ValueError as error:  # also of colours sampled in ways that it does not know
+        return "tjDecompressHeader" not in str(error)
+    return False
+
+
 def _decode_with_pillow(encoded, mode):
     try:
         image = np.asarray(Image.open(io.BytesIO(encoded)).convert(mode))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from PIL import ExifTags, Image, ImageOps
 
-from fixed_head_jax.data.decoding import decode
+from fixed_head_jax.data.decoding import decode, is_damaged_jpeg
 
 UPRIGHT = 1  # the EXIF orientation of an image that is stored as it is to be seen
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -18,7 +18,8 @@ class Findings(NamedTuple):
     Attributes:
         error: why the image cannot be used, "" if it can.
         traits: how it departs from 8-bit upright pixels of the dataset's channels: "grey",
-            "colour", "CMYK", "alpha", "16-bit", "palette", "EXIF rotation". It can be read.
+            "colour", "CMYK", "alpha", "16-bit", "palette", "EXIF rotation"; or "damaged", where
+            decoders pass over it in silence. It can be read.
     """
 
     error: str = ""
@@ -42,7 +43,7 @@ def inspect(
         return Findings("empty, or cannot be opened")
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            traits = _traits(image, encoded, channels)
+            traits, is_jpeg = _traits(image, encoded, channels), image.format == "JPEG"
             image.load()
     except Image.UnidentifiedImageError:
         return Findings("not an image that Pillow can read")
@@ -56,6 +57,8 @@ def inspect(
         decode(encoded, channels)
     except Exception as error:  # OpenCV and we raise different types
         return Findings(f"training cannot decode it ({' '.join(str(error).split())})")
+    if is_jpeg and is_damaged_jpeg(encoded):
+        traits = (*traits, "damaged")
     return Findings("", traits)
 
 
