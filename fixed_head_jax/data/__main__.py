@@ -31,7 +31,8 @@ Every image of the first and the last kind is decoded before anything is written
 empty, no images, cut off, of a label or size that cannot be, or the second of their name are bad:
 all are listed in DATA_DIR/NAME_problems.txt and nothing is written; --skip_bad leaves them out.
 Grey, CMYK, alpha, 16-bit, palette, EXIF-rotated and JPEG images with damage that decoders pass over
-in silence, of an official archive, are part of the published data: they are counted, stored as they are, and read as 8-bit pixels in stored
+in silence, of an official archive, are part of the published data:
+they are counted, stored as they are, and read as 8-bit pixels in stored
 orientation. In an image folder they are bad too; --skip_bad leaves them out, --convert stores
 those alone as 8-bit upright PNG (alpha dropped). All other images keep their bytes. While it
 runs, preparing takes twice the space of the dataset.
