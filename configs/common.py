@@ -29,8 +29,24 @@ def get_config() -> ConfigDict:
     config.ema_decay = 0.0  # averages of parameters and batch statistics; 0: none
     config.data_dir = ""  # where prepared TFDS datasets lie; empty: TFDS's own default
 
-    config.init_from = ""  # weights to start from: .safetensors, .pth or a workdir; empty: none
+    config.init_from = ""  # weights to start from: .safetensors, .pth or a workdir; empty: none;
+    # "none": from scratch, also where the dials of transfer or init_skip ask for weights
     config.init_skip = ()  # patterns of names in them to leave out, e.g. ("^head",)
+
+    config.transfer = ConfigDict()  # dials of fine-tuning, see transfer.py
+    config.transfer.new_layers = 0  # layers drawn anew, from the top, the head first; 0: none
+    config.transfer.num_low_lr_layers = config_dict.placeholder(int)  # lower group, from the image
+    config.transfer.lr_head = config_dict.placeholder(float)  # None: optim.lr; 0: frozen
+    config.transfer.lr_upper = config_dict.placeholder(float)  # same, of the layers above
+    config.transfer.lr_lower = config_dict.placeholder(float)  # same, of the lower group
+    config.transfer.l2_sp = False  # decays kernels that are not new towards where they started
+    config.transfer.alpha_upper = config_dict.placeholder(float)  # strength; None: 0.01; 0: none
+    config.transfer.alpha_lower = config_dict.placeholder(float)  # same, of the lower group
+    config.transfer.beta_head = config_dict.placeholder(float)  # towards zero: of the head; None:
+    config.transfer.beta_new = config_dict.placeholder(float)  # optim.weight_decay, and 0 where
+    config.transfer.beta_upper = config_dict.placeholder(float)  # alpha is not
+    config.transfer.beta_lower = config_dict.placeholder(float)
+    config.transfer.as_published = False  # the release's L2-SP and warm-up, see transfer.py
 
     config.data = ConfigDict()
     config.data.name = "cifar10"  # any TFDS image classification dataset in array_record, or ours
@@ -39,6 +55,7 @@ def get_config() -> ConfigDict:
     config.data.train_fraction = 1.0  # share of every class to train on, always the same images
     config.data.train_list = ""  # text file with the file names to train on; empty: all
     config.data.first_classes = 0  # keeps the classes below this number; 0: all
+    config.data.skip_classes = 0  # leaves out the classes below this number; others count from 0
     config.data.image_size = 0  # side in pixels after resize and crop; 0: as stored
     config.data.resize_size = 0  # shorter side before the centre crop; 0: image_size
     config.data.interpolation = "bilinear"  # of that resizing, or bicubic; both antialiased
@@ -148,7 +165,10 @@ def get_config() -> ConfigDict:
     config.optim.lr_multipliers = ()  # (pattern, factor) pairs, first match wins
     config.optim.schedule = "constant"  # constant, step, cosine, linear, exponential, plateau
     config.optim.warmup_epochs = 0.0
+    config.optim.warmup_from = 0.0  # rate that warm-up starts from
+    config.optim.warmup_per_epoch = False  # warm-up is constant within an epoch
     config.optim.milestones = ()  # step: epochs at which the rate is multiplied by factor
+    config.optim.step_every_epochs = 0  # step: instead of milestones, every so many epochs
     config.optim.factor = 0.1  # step: at each milestone; exponential: each epoch
     config.optim.per_epoch = False  # cosine, linear, exponential: constant within an epoch
     config.optim.plateau = ConfigDict()  # watches best_metric at every evaluation
@@ -200,7 +220,7 @@ def smoke(config: ConfigDict, image_size: int = 0) -> ConfigDict:
     `image_size` is for networks that need more than the 8 pixels of the digits.
     """
     config.data.image_size = image_size
-    config.data.name, config.data.first_classes = "digits", 0
+    config.data.name, config.data.first_classes, config.data.skip_classes = "digits", 0, 0
     config.data.train_split, config.data.eval_split = "train", "test[:50]"
     config.data.mean, config.data.std = (0.5,), (0.5,)
     config.data.resize_size, config.augment.lighting = 0, 0.0  # that is for three channels
