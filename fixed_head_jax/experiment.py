@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from fixed_head_jax import optim, parallel, pretrained
+from fixed_head_jax import optim, parallel, pretrained, schedules, transfer
 from fixed_head_jax.augment import Options, make_augment
 from fixed_head_jax.data import Dataset, RandomCrop, open_dataset
 from fixed_head_jax.data.crops import check as check_crop
@@ -21,7 +21,7 @@ from fixed_head_jax.evaluation import make_evaluate
 from fixed_head_jax.evaluators import EVAL, TRAIN, get_evaluator
 from fixed_head_jax.initializers import redraw_orthogonal
 from fixed_head_jax.lookup import check_choice
-from fixed_head_jax.model import get_model
+from fixed_head_jax.model import Classifier, get_model
 from fixed_head_jax.paths import match, match_kernels
 from fixed_head_jax.step import TrainState, averaged, make_train_step
 from fixed_head_jax.tasks import get_task
@@ -34,6 +34,8 @@ class Run(NamedTuple):
     mesh: Mesh
     train_data: Dataset
     eval_data: Dataset
+    model: Classifier
+    eval_augment: Callable  # images -> what the model takes
     train_step: Callable
     evaluate: Callable  # of `make_evaluate`, with what the config asks for at every evaluation
     final_evaluate: Callable  # with what it asks for at the last one, too
@@ -43,6 +45,7 @@ class Run(NamedTuple):
     initial: dict  # variables that `init_from` gives
     total_steps: int
     eval_steps: frozenset
+    groups: str  # table of the layers and how they train, where `config.transfer` groups them
 
 
 def build(config: ConfigDict, read_weights: bool = True) -> Run:
@@ -60,7 +63,8 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     train_data, eval_data = _open_splits(config)
     source = train_data.source
     check_sizes(len(source), config.batch_size, config.seed, config.data.repeats)
-    model = _get_model(config, source.num_classes)
+    dials = transfer.Dials(**config.transfer)
+    model = _get_model(config, source.num_classes, dials)
     augment, eval_augment = make_augments(config, source, parallel.AXIS)
     _check_mixing(config, model)
     init, loss = get_task(config.task.name, model, **_options(config.task.options))
@@ -70,10 +74,13 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     images = jnp.zeros((1, *source.image_shape), jnp.float32)
     params, _, _ = jax.eval_shape(init, jax.random.key(0), images)
     match_kernels(params, "model.orthogonal_init", config.model.orthogonal_init)
-    schedule = _make_schedule(config.optim, total_steps, starts)
-    frozen = (*config.optim.frozen, *(["^backbone/"] if config.model.frozen_backbone else []))
+    layers = model.backbone.layers
+    frozen = (*config.optim.frozen, *transfer.frozen_patterns(dials, params, layers))
+    frozen += ("^backbone/",) if config.model.frozen_backbone else ()
     is_trained = jax.tree.map(lambda frozen: not frozen, match(params, "optim.frozen", frozen))
-    tx = _make_optimizer(config.optim, params, schedule, frozen)
+    plan = transfer.make_plan(params, layers, dials, config.optim.lr, config.optim.weight_decay)
+    rates, logged_rates = _make_rates(config.optim, dials, plan, total_steps, starts)
+    tx = _make_optimizer(config.optim, params, rates, plan, frozen)
 
     def create_state(initial: dict | None = None) -> TrainState:
         params, model_state, task_state = init(jax.random.key(config.seed), images)
@@ -86,16 +93,20 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         return TrainState(step, params, model_state, task_state, tx.init(params), ema)
 
     train_step = make_train_step(
-        loss, tx, augment, schedule, config.seed, config.accumulation_steps, config.ema_decay,
+        loss, tx, augment, logged_rates, config.seed, config.accumulation_steps, config.ema_decay,
         is_trained,
     )  # fmt: skip
-    initial = _initial_variables(config, model, source.image_shape) if read_weights else {}
+    initial = {}
+    if read_weights:
+        skip = (*config.init_skip, *transfer.skip_patterns(dials, params, layers))
+        initial = _initial_variables(config, model, source.image_shape, skip)
     datasets = {TRAIN: train_data, EVAL: eval_data}
     return Run(
-        config, mesh, train_data, eval_data, train_step,
+        config, mesh, train_data, eval_data, model, eval_augment, train_step,
         *_make_evaluates(config, model, eval_augment, datasets, mesh),
         is_trained, create_state, initial, total_steps,
         _event_steps(config.eval_every_epochs, starts, total_steps),
+        transfer.table(plan, params, layers) if transfer.is_used(dials) else "",
     )  # fmt: skip
 
 
@@ -174,11 +185,14 @@ def _check_mixing(config, model):
         )
 
 
-def _get_model(config, num_classes):
+def _get_model(config, num_classes, dials):
     options = {key: _options(config.model[key]) for key in _OPTION_KEYS}
     options["backbone_options"]["dtype"] = _dtype(config.dtype)
     plain = {key: config.model[key] for key in _MODEL_KEYS}
-    return get_model(num_classes, **plain, **options, axis_name=parallel.AXIS)
+    model = get_model(num_classes, **plain, **options, axis_name=parallel.AXIS)
+    layers = model.backbone.layers
+    transfer.check(dials, len(layers), config.init_from, config.model.frozen_backbone)
+    return model.clone(frozen_parts=transfer.frozen_parts(dials, layers))
 
 
 def _make_evaluates(config, model, augment, datasets, mesh):
@@ -202,14 +216,17 @@ def _make_evaluates(config, model, augment, datasets, mesh):
     return evaluate, *make((*names, *config.final_evaluators))
 
 
-def _initial_variables(config, model, image_shape):
+def _initial_variables(config, model, image_shape, skip):
     """Returns the variables that `init_from` gives, or none."""
-    if not config.init_from:
-        if config.init_skip:
-            raise ValueError(f"init_skip={config.init_skip!r} needs init_from: nothing is loaded")
+    if not config.init_from and config.init_skip:
+        raise ValueError(
+            f"init_skip={config.init_skip!r} needs init_from: nothing is loaded; init_from=none "
+            "trains from scratch"
+        )
+    if config.init_from in ("", "none"):
         return {}
     weights, rng = pretrained.load(config.init_from, model), jax.random.key(config.seed)
-    return pretrained.from_torch(weights, model, image_shape, skip=config.init_skip, rng=rng)
+    return pretrained.from_torch(weights, model, image_shape, skip=skip, rng=rng)
 
 
 def _options(config: ConfigDict) -> dict:
@@ -241,24 +258,41 @@ def _check_sizes(config, num_devices):
         raise ValueError(f"ema_decay must be in [0, 1), got {config.ema_decay}")
 
 
-def _make_schedule(config, total_steps, starts):
-    warmup_steps = starts(config.warmup_epochs)
-    keys = ("milestones", "factor", "per_epoch")
-    options = {key: config[key] for key in keys}
-    return optim.make_schedule(
-        config.schedule, config.lr, total_steps, starts, warmup_steps=warmup_steps, **options
-    )
+def _make_rates(config, dials, plan, total_steps, starts):
+    """Returns the schedule of every parameter, and those to log by name."""
+    options = {
+        key: config[key] for key in ("milestones", "factor", "per_epoch", "warmup_per_epoch")
+    }
+    options["warmup_steps"] = starts(config.warmup_epochs)
+    options["step_every"] = config.step_every_epochs
+
+    def schedule(lr):
+        # Every group warms up from its own share of the rate, so that a frozen one stays frozen.
+        share = 1.0 if dials.as_published or not config.lr else lr / config.lr
+        return schedules.make_schedule(
+            config.schedule, lr, total_steps, starts, warmup_from=share * config.warmup_from,
+            **options,
+        )  # fmt: skip
+
+    groups, rates = jax.tree.leaves(plan.group), jax.tree.leaves(plan.lr)
+    by_rate = {rate: schedule(rate) for rate in dict.fromkeys(rates)}
+    if len(by_rate) == 1:
+        logged = {"lr": by_rate[rates[0]]}
+    else:
+        logged = {f"lr_{group}": by_rate[rate] for group, rate in zip(groups, rates, strict=True)}
+    return jax.tree.map(by_rate.get, plan.lr), logged
 
 
-def _make_optimizer(config, params, schedule, frozen):
+def _make_optimizer(config, params, rates, plan, frozen):
     keys = (
-        "name", "momentum", "nesterov", "weight_decay", "no_decay", "b1", "b2", "eps",
-        "rms_decay", "clip_norm", "lr_multipliers",
+        "name", "momentum", "nesterov", "no_decay", "b1", "b2", "eps", "rms_decay", "clip_norm",
+        "lr_multipliers",
     )  # fmt: skip
     plateau = dict(config.plateau) if config.schedule == "plateau" else None
     return optim.make_optimizer(
-        params, schedule, plateau=plateau, frozen=frozen, **{key: config[key] for key in keys}
-    )
+        params, rates, weight_decay=plan.beta, l2_sp=plan.alpha, plateau=plateau, frozen=frozen,
+        **{key: config[key] for key in keys},
+    )  # fmt: skip
 
 
 def _event_steps(every_epochs, starts, total_steps):

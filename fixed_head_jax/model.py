@@ -1,6 +1,7 @@
 """Backbone, pooling and head as one model."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from fixed_head_jax.backbones import get_backbone
+from fixed_head_jax.backbones.layers import BatchNorm
 from fixed_head_jax.heads import get_head
 from fixed_head_jax.pooling import get_pool
 
@@ -24,6 +26,7 @@ class Classifier(nn.Module):
         relu_before_pool: puts a ReLU between backbone and pooling.
         dropout: share of the features that are dropped in training, in [0, 1).
         frozen_backbone: the backbone always runs in evaluation mode, and gets no gradient.
+        frozen_parts: paths of parts of the backbone whose batch norm runs in evaluation mode.
     """
 
     backbone: nn.Module
@@ -32,6 +35,7 @@ class Classifier(nn.Module):
     relu_before_pool: bool = False
     dropout: float = 0.0
     frozen_backbone: bool = False
+    frozen_parts: tuple[str, ...] = ()
 
     def __call__(
         self,
@@ -49,7 +53,9 @@ class Classifier(nn.Module):
         Returns:
             "feature_map" [B, h, w, C] (float32), "features" [B, D] and "logits" [B, K].
         """
-        feature_map = self.backbone(images, train and not self.frozen_backbone).astype(jnp.float32)
+        with nn.intercept_methods(partial(_evaluate_frozen, self.frozen_parts)):
+            feature_map = self.backbone(images, train and not self.frozen_backbone)
+        feature_map = feature_map.astype(jnp.float32)
         if self.frozen_backbone:
             feature_map = lax.stop_gradient(feature_map)
         if self.relu_before_pool:
@@ -75,6 +81,15 @@ class Classifier(nn.Module):
         """Returns what the head compares features [B, dim] with, see `heads`."""
         own = {name: variables.get(name, {}).get("head", {}) for name in ("params", "fixed")}
         return self.head.class_vectors(own, dim)
+
+
+def _evaluate_frozen(frozen_parts, call, args, kwargs, context):
+    """Calls a method of a module; batch norm inside a frozen part is told not to train."""
+    if context.method_name == "__call__" and isinstance(context.module, BatchNorm):
+        path = "/".join((*context.module.path, ""))
+        if path.startswith(tuple(f"backbone/{part}/" for part in frozen_parts)):
+            return call(*args[:1], train=False)
+    return call(*args, **kwargs)
 
 
 def _drop(rngs, features, rate):

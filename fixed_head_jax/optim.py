@@ -1,18 +1,18 @@
-"""Learning-rate schedules and optimizers, built from optax's own parts.
+"""Optimizers, built from optax's own parts.
 
 The chain, in order: clip, weight decay (SGD, RMSProp), the rule, weight decay (AdamW), learning
 rate, multipliers, plateau; all of it inside `optax.partition`, which never shows it frozen leaves.
-Parameters are selected by regular expressions on their path, such as "backbone/conv1/kernel".
+L2-SP is decay towards the start, and stands beside the weight decay. Parameters are selected by
+regular expressions on their path, such as "backbone/conv1/kernel".
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import PyTree
 
@@ -20,82 +20,24 @@ from fixed_head_jax import lookup, paths
 
 PlateauState = optax.contrib.ReduceLROnPlateauState
 Number = int | float
-SCHEDULES = ("constant", "step", "cosine", "linear", "exponential", "plateau")
-_MAX_EPOCHS = 1_000_000
 
 
-def make_schedule(
-    name: str,
-    lr: Number,
-    total_steps: int,
-    epoch_starts: Callable[[int], int],
-    *,
-    warmup_steps: int = 0,
-    milestones: Sequence[int] = (),
-    factor: Number = 0.1,
-    per_epoch: bool = False,
-) -> Callable:
-    """Builds the learning rate as a function of the step; safe to call inside jit.
+class L2SPState(NamedTuple):
+    """Where the parameters started, which L2-SP pulls them back to."""
 
-    With t of T the steps done (or epochs, per_epoch): cosine is `lr (1 + cos(pi t / T)) / 2`,
-    linear `lr (1 - t / T)`, exponential `lr factor^epochs`, step `lr factor^(milestones passed)`.
-    Warm-up is `lr (step + 1) / warmup_steps`; the schedule then goes on at its own absolute step.
-
-    Args:
-        name: one of `SCHEDULES`; "plateau" is constant here, its factor is in the optimizer state.
-        lr: base learning rate, >= 0.
-        total_steps: length of the run in steps; later steps keep the last rate.
-        epoch_starts: epoch -> the integer step it starts at.
-        warmup_steps: steps of warm-up, 0 for none.
-        milestones: epochs at whose first step "step" multiplies by `factor`; increasing.
-        factor: of "step" (per milestone) and "exponential" (per epoch), > 0.
-        per_epoch: hold cosine, linear and exponential constant inside an epoch.
-
-    Returns:
-        step -> float32 learning rate.
-
-    Raises:
-        ValueError: on an unknown name or a value out of its range.
-    """
-    _check_schedule(name, lr, total_steps, warmup_steps, milestones, factor)
-    starts, end = _epoch_grid(epoch_starts, total_steps)
-    num_epochs = len(starts)
-    decays = {
-        "constant": lambda t, total, xp: xp.ones_like(t),
-        "plateau": lambda t, total, xp: xp.ones_like(t),
-        # (1 + cos x) / 2 = sin^2((pi - x) / 2), without cancellation near the end.
-        "cosine": lambda t, total, xp: xp.sin(0.5 * np.pi * (total - t) / total) ** 2,
-        "linear": lambda t, total, xp: (total - t) / total,
-        "exponential": lambda t, total, xp: factor ** (t * (num_epochs / total)),
-        "step": lambda t, total, xp: factor ** xp.searchsorted(milestones, t, side="right") * 1.0,
-    }
-    decay = decays[name]
-    # Per epoch: a table in float64, so that every rate is the correctly rounded one.
-    table = lr * decay(np.arange(num_epochs, dtype=np.float64), num_epochs, np)
-    length = end if name == "exponential" else total_steps  # its last epoch may be cut short
-
-    def schedule(step):
-        step = jnp.asarray(step)
-        if per_epoch or name == "step":
-            epoch = jnp.searchsorted(starts, step, side="right", method="compare_all") - 1
-            rate = jnp.asarray(table, jnp.float32)[epoch]
-        else:
-            rate = lr * decay(jnp.minimum(step, total_steps).astype(jnp.float32), length, jnp)
-        warmup = (step + 1) * jnp.float32(lr / max(warmup_steps, 1))
-        return jnp.where(step < warmup_steps, warmup, rate).astype(jnp.float32)
-
-    return schedule
+    anchor: PyTree
 
 
 def make_optimizer(
     params: PyTree,
-    schedule: Callable,
+    schedule: Callable | PyTree,
     name: str = "sgd",
     *,
     momentum: Number = 0.9,
     nesterov: bool = False,
-    weight_decay: Number = 0.0,
+    weight_decay: Number | PyTree = 0.0,
     no_decay: Sequence[str] = (),
+    l2_sp: PyTree = None,
     b1: Number = 0.9,
     b2: Number = 0.999,
     eps: Number | None = None,
@@ -109,12 +51,16 @@ def make_optimizer(
 
     Args:
         params: the parameters, or their shapes.
-        schedule: step -> learning rate; multiplies last, as in PyTorch.
+        schedule: step -> learning rate, or a tree of such functions, one per parameter; multiplies
+            last, as in PyTorch.
         name: "sgd", "rmsprop" (PyTorch's: `g / (sqrt(v) + eps)`, then momentum) or "adamw".
         momentum: of sgd and rmsprop, in [0, 1).
         nesterov: sgd only.
-        weight_decay: added to the gradient (sgd, rmsprop), or decoupled times lr (adamw).
+        weight_decay: added to the gradient (sgd, rmsprop), or decoupled times lr (adamw); a number,
+            or a tree of them.
         no_decay: patterns of parameters without decay.
+        l2_sp: None, or per parameter the strength of the decay towards where it starts, see
+            `pull_to_start`.
         b1: of adamw's mean gradient.
         b2: of adamw's mean square.
         eps: added to the root in rmsprop and adamw; None is 1e-8.
@@ -131,18 +77,47 @@ def make_optimizer(
         ValueError: on an unknown name, a bad value or a pattern that matches no parameter.
     """
     _check_optimizer(name, momentum, nesterov, weight_decay, clip_norm)
-    decayed = jax.tree.map(lambda no: not no, paths.match(params, "no_decay", no_decay))
+    decays = jax.tree.map(
+        lambda no, rate: 0.0 if no else rate,
+        paths.match(params, "no_decay", no_decay),
+        weight_decay if _is_tree(weight_decay) else jax.tree.map(lambda _: weight_decay, params),
+    )
     is_frozen = paths.match(params, "frozen", frozen)
     if all(jax.tree.leaves(is_frozen)):
         raise ValueError(f"frozen={frozen!r} leaves no parameter to train; narrow the patterns")
-    decay = [optax.add_decayed_weights(weight_decay, decayed)] if weight_decay else []
+    decay = _by_value(optax.add_decayed_weights, decays) + _by_value(pull_to_start, l2_sp)
     stages = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     stages += _rule(name, decay, momentum, nesterov, rms_decay, b1, b2, eps)
-    stages += [optax.scale_by_learning_rate(schedule)] + _multipliers(params, lr_multipliers)
+    if _is_tree(schedule):
+        stages += _by_value(optax.scale_by_learning_rate, schedule)
+    else:
+        stages += [optax.scale_by_learning_rate(schedule)]
+    stages += _by_value(optax.scale, _multipliers(params, lr_multipliers), neutral=1.0)
     stages += [_scale_by_plateau(plateau)] if plateau is not None else []
     labels = jax.tree.map(lambda freeze: "frozen" if freeze else "trained", is_frozen)
     transforms = {"trained": optax.chain(*stages), "frozen": optax.set_to_zero()}
     return optax.partition(transforms, labels)
+
+
+def pull_to_start(strength: Number) -> optax.GradientTransformation:
+    """Adds `strength (w - w0)` to the gradient, w0 being the parameters at `init`: L2-SP.
+
+    That is the gradient of `strength / 2 |w - w0|^2`. w0 is a part of the state, so that a run
+    that goes on from a checkpoint is pulled to where the first one started.
+
+    Source: Li, Grandvalet & Davoine 2018, https://arxiv.org/abs/1802.01483, L2-SP.
+    """
+
+    def init(params):
+        return L2SPState(jax.tree.map(jnp.copy, params))
+
+    def update(updates, state, params=None):
+        pulled = jax.tree.map(
+            lambda u, w, start: u + strength * (w - start), updates, params, state.anchor
+        )
+        return pulled, state
+
+    return optax.GradientTransformation(init, update)
 
 
 def observe(opt_state: PyTree, value: Any, plateau: Mapping[str, Any] | None = None) -> PyTree:
@@ -229,23 +204,25 @@ def _rule(name, decay, momentum, nesterov, rms_decay, b1, b2, eps):
 
 
 def _multipliers(params, lr_multipliers):
+    """Returns the factor of every parameter's rate."""
     paths.match(params, "lr_multipliers", [pattern for pattern, _ in lr_multipliers])
     names, treedef = paths.flatten(params)
-    chosen = [next((m for p, m in lr_multipliers if re.search(p, name)), 1.0) for name in names]
-    masks = {m: treedef.unflatten([c == m for c in chosen]) for m in dict.fromkeys(chosen)}
-    return [optax.masked(optax.scale(m), mask) for m, mask in masks.items() if m != 1.0]
+    return treedef.unflatten(
+        [next((m for p, m in lr_multipliers if re.search(p, name)), 1.0) for name in names]
+    )
 
 
-def _epoch_grid(epoch_starts, total_steps):
-    starts = [0]
-    for epoch in range(1, _MAX_EPOCHS):
-        start = epoch_starts(epoch)
-        if start < starts[-1]:
-            raise ValueError(f"epoch_starts({epoch})={start} is before epoch {epoch - 1}; fix it")
-        if start >= total_steps:
-            return np.asarray(starts, np.int32), start
-        starts.append(start)
-    raise ValueError(f"epoch_starts never reaches total_steps={total_steps}; it must increase")
+def _by_value(make, values, neutral=0.0):
+    """Returns `make(value)` of every distinct value of a tree, for the parameters that have it."""
+    distinct = [value for value in dict.fromkeys(jax.tree.leaves(values)) if value != neutral]
+    return [
+        optax.masked(make(value), jax.tree.map(lambda v, value=value: v == value, values))
+        for value in distinct
+    ]
+
+
+def _is_tree(value: Any) -> bool:
+    return not callable(value) and not isinstance(value, Number)
 
 
 def _check_optimizer(name, momentum, nesterov, weight_decay, clip_norm):
@@ -253,22 +230,7 @@ def _check_optimizer(name, momentum, nesterov, weight_decay, clip_norm):
         raise ValueError(
             f"nesterov=True needs sgd with momentum > 0, got {name!r} with {momentum}; set it False"
         )
-    for key, value in {"weight_decay": weight_decay, "clip_norm": clip_norm}.items():
-        if value < 0:
-            raise ValueError(f"{key}={value} is negative; use 0 to switch it off")
-
-
-def _check_schedule(name, lr, total_steps, warmup_steps, milestones, factor):
-    increasing = list(milestones) == sorted(set(milestones)) and all(m >= 1 for m in milestones)
-    checks = {
-        f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}": name in SCHEDULES,
-        f"lr={lr} must not be negative; use a value >= 0": lr >= 0,
-        f"total_steps={total_steps} must be at least 1; lengthen the run": total_steps >= 1,
-        f"factor={factor} must be positive; 0.1 divides the rate by ten": factor > 0,
-        f"warmup_steps={warmup_steps} must be between 0 and total_steps={total_steps}; shorten "
-        "the warm-up or lengthen the run": 0 <= warmup_steps <= total_steps,
-        f"milestones={milestones} must be epochs >= 1 in increasing order": increasing,
-    }
-    for message, holds in checks.items():
-        if not holds:
-            raise ValueError(message)
+    for key, values in {"weight_decay": weight_decay, "clip_norm": clip_norm}.items():
+        for value in jax.tree.leaves(values):
+            if value < 0:
+                raise ValueError(f"{key}={value} is negative; use 0 to switch it off")

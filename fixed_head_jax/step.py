@@ -1,6 +1,6 @@
 """The training step, a pure function of one device's shard, and the state it changes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -45,7 +45,7 @@ def make_train_step(
     loss: Callable,
     tx: optax.GradientTransformation,
     augment: Callable,
-    schedule: Callable,
+    rates: Mapping[str, Callable],
     seed: int,
     accumulation_steps: int,
     ema_decay: float,
@@ -58,7 +58,7 @@ def make_train_step(
         tx: the optimizer.
         augment: `(rngs, batch_rng, batch) -> batch`, with one key per example and one of the
             batch; it gets the whole shard, and may mix it with those of other devices.
-        schedule: learning rate of a step, for the log.
+        rates: learning rates of a step by the name of their metric, for the log.
         seed: of the run; an example's randomness depends on (seed, step, position in the global
             batch) alone, that of a batch on (seed, step).
         accumulation_steps: gradients of this many micro-batches are averaged; batch norm sees one
@@ -87,7 +87,8 @@ def make_train_step(
         grads, metrics = jax.tree.map(lambda x: x.mean(0), results)
         grads, metrics = lax.pmean((grads, metrics), parallel.AXIS)
         metrics["grad_norm"] = optax.tree.norm(grads)
-        metrics["lr"] = schedule(state.step) * optim.plateau_scale(state.opt_state)
+        scale = optim.plateau_scale(state.opt_state)
+        metrics |= {name: rate(state.step) * scale for name, rate in rates.items()}
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema

@@ -86,7 +86,7 @@ def make_step(num_devices, options):
     params, _, _ = init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     augment, _ = make_augment((8, 8, 3), 4, (0.5,), (0.25,), options, parallel.AXIS)
     tx, is_trained = optax.sgd(1.0), jax.tree.map(lambda _: True, params)
-    step = make_train_step(loss, tx, augment, lambda _: 1.0, 0, 2, 0.0, is_trained)
+    step = make_train_step(loss, tx, augment, {"lr": lambda _: 1.0}, 0, 2, 0.0, is_trained)
     mapped = parallel.pmap_step(
         lambda state, _, batch: step(state, batch),
         parallel.make_mesh(num_devices), parallel.SPLIT, donate=False,
