@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from fixed_head_jax import optim, parallel, pretrained, schedules, transfer
+from fixed_head_jax import optim, parallel, pretrained, schedules
 from fixed_head_jax.augment import Options, make_augment
 from fixed_head_jax.data import Dataset, RandomCrop, open_dataset
 from fixed_head_jax.data.crops import check as check_crop
@@ -25,6 +25,8 @@ from fixed_head_jax.model import Classifier, get_model
 from fixed_head_jax.paths import match, match_kernels
 from fixed_head_jax.step import TrainState, averaged, make_train_step
 from fixed_head_jax.tasks import get_task
+from fixed_head_jax.transfer import dials as transfer
+from fixed_head_jax.transfer import plan as plans
 
 
 class Run(NamedTuple):
@@ -78,8 +80,11 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     frozen = (*config.optim.frozen, *transfer.frozen_patterns(dials, params, layers))
     frozen += ("^backbone/",) if config.model.frozen_backbone else ()
     is_trained = jax.tree.map(lambda frozen: not frozen, match(params, "optim.frozen", frozen))
-    plan = transfer.make_plan(params, layers, dials, config.optim.lr, config.optim.weight_decay)
-    rates, logged_rates = _make_rates(config.optim, dials, plan, total_steps, starts)
+    has_no_decay = match(params, "optim.no_decay", config.optim.no_decay)
+    plan = plans.make_plan(params, layers, dials, config.optim.lr, config.optim.weight_decay)
+    plan = plans.restrict(plan, is_trained, has_no_decay)
+    make_schedule = _schedule_maker(config.optim, dials, total_steps, starts)
+    rates, logged_rates = plans.make_rates(plan, is_trained, make_schedule)
     tx = _make_optimizer(config.optim, params, rates, plan, frozen)
 
     def create_state(initial: dict | None = None) -> TrainState:
@@ -106,7 +111,7 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         *_make_evaluates(config, model, eval_augment, datasets, mesh),
         is_trained, create_state, initial, total_steps,
         _event_steps(config.eval_every_epochs, starts, total_steps),
-        transfer.table(plan, params, layers) if transfer.is_used(dials) else "",
+        plans.table(plan, params, layers) if transfer.is_used(dials) else "",
     )  # fmt: skip
 
 
@@ -220,10 +225,10 @@ def _initial_variables(config, model, image_shape, skip):
     """Returns the variables that `init_from` gives, or none."""
     if not config.init_from and config.init_skip:
         raise ValueError(
-            f"init_skip={config.init_skip!r} needs init_from: nothing is loaded; init_from=none "
-            "trains from scratch"
+            f"init_skip={config.init_skip!r} needs init_from: nothing is loaded; "
+            f"init_from={transfer.FROM_SCRATCH} trains from scratch"
         )
-    if config.init_from in ("", "none"):
+    if config.init_from in ("", transfer.FROM_SCRATCH):
         return {}
     weights, rng = pretrained.load(config.init_from, model), jax.random.key(config.seed)
     return pretrained.from_torch(weights, model, image_shape, skip=skip, rng=rng)
@@ -258,15 +263,14 @@ def _check_sizes(config, num_devices):
         raise ValueError(f"ema_decay must be in [0, 1), got {config.ema_decay}")
 
 
-def _make_rates(config, dials, plan, total_steps, starts):
-    """Returns the schedule of every parameter, and those to log by name."""
-    options = {
-        key: config[key] for key in ("milestones", "factor", "per_epoch", "warmup_per_epoch")
-    }
+def _schedule_maker(config, dials, total_steps, starts):
+    """Returns `base learning rate -> schedule`."""
+    keys = ("milestones", "factor", "per_epoch", "warmup_per_epoch")
+    options = {key: config[key] for key in keys}
     options["warmup_steps"] = starts(config.warmup_epochs)
     options["step_every"] = config.step_every_epochs
 
-    def schedule(lr):
+    def make_schedule(lr):
         # Every group warms up from its own share of the rate, so that a frozen one stays frozen.
         share = 1.0 if dials.as_published or not config.lr else lr / config.lr
         return schedules.make_schedule(
@@ -274,18 +278,12 @@ def _make_rates(config, dials, plan, total_steps, starts):
             **options,
         )  # fmt: skip
 
-    groups, rates = jax.tree.leaves(plan.group), jax.tree.leaves(plan.lr)
-    by_rate = {rate: schedule(rate) for rate in dict.fromkeys(rates)}
-    if len(by_rate) == 1:
-        logged = {"lr": by_rate[rates[0]]}
-    else:
-        logged = {f"lr_{group}": by_rate[rate] for group, rate in zip(groups, rates, strict=True)}
-    return jax.tree.map(by_rate.get, plan.lr), logged
+    return make_schedule
 
 
 def _make_optimizer(config, params, rates, plan, frozen):
     keys = (
-        "name", "momentum", "nesterov", "no_decay", "b1", "b2", "eps", "rms_decay", "clip_norm",
+        "name", "momentum", "nesterov", "b1", "b2", "eps", "rms_decay", "clip_norm",
         "lr_multipliers",
     )  # fmt: skip
     plateau = dict(config.plateau) if config.schedule == "plateau" else None

@@ -36,7 +36,6 @@ def make_optimizer(
     momentum: Number = 0.9,
     nesterov: bool = False,
     weight_decay: Number | PyTree = 0.0,
-    no_decay: Sequence[str] = (),
     l2_sp: PyTree = None,
     b1: Number = 0.9,
     b2: Number = 0.999,
@@ -58,7 +57,6 @@ def make_optimizer(
         nesterov: sgd only.
         weight_decay: added to the gradient (sgd, rmsprop), or decoupled times lr (adamw); a number,
             or a tree of them.
-        no_decay: patterns of parameters without decay.
         l2_sp: None, or per parameter the strength of the decay towards where it starts, see
             `pull_to_start`.
         b1: of adamw's mean gradient.
@@ -77,15 +75,12 @@ def make_optimizer(
         ValueError: on an unknown name, a bad value or a pattern that matches no parameter.
     """
     _check_optimizer(name, momentum, nesterov, weight_decay, clip_norm)
-    decays = jax.tree.map(
-        lambda no, rate: 0.0 if no else rate,
-        paths.match(params, "no_decay", no_decay),
-        weight_decay if _is_tree(weight_decay) else jax.tree.map(lambda _: weight_decay, params),
-    )
+    if not _is_tree(weight_decay):
+        weight_decay = jax.tree.map(lambda _: weight_decay, params)
     is_frozen = paths.match(params, "frozen", frozen)
     if all(jax.tree.leaves(is_frozen)):
         raise ValueError(f"frozen={frozen!r} leaves no parameter to train; narrow the patterns")
-    decay = _by_value(optax.add_decayed_weights, decays) + _by_value(pull_to_start, l2_sp)
+    decay = _by_value(optax.add_decayed_weights, weight_decay) + _by_value(pull_to_start, l2_sp)
     stages = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     stages += _rule(name, decay, momentum, nesterov, rms_decay, b1, b2, eps)
     if _is_tree(schedule):

@@ -1,6 +1,4 @@
-"""Oracle tests of the optimizers and schedules; freezing, groups, plateau and errors."""
-
-import math
+"""Oracle tests of the optimizers; freezing, groups, L2-SP, plateau and errors."""
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +10,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from fixed_head_jax import optim
 
 PLATEAU = {"factor": 0.2, "patience": 3, "threshold": 1e-4, "mode": "max"}
-
-
-def cifar_starts(epoch):
-    return math.ceil(epoch * CIFAR_STEPS)
-
-
-def ten(epoch):
-    return 10 * epoch
 
 
 def make_params():
@@ -140,19 +130,100 @@ def test_adamw():
     assert_close(out, oracle(params, gradients, rule))
 
 
-def test_no_decay_and_first_matching_multiplier():
+def test_decay_by_parameter_and_first_matching_multiplier():
     params = make_params()
     gradients = make_gradients(params, 4)
     multipliers = [("^head/bias", 3.0), ("^head", 10.0), ("bn1", 0.0)]
-    out, _ = run(
-        params, gradients, weight_decay=0.1, no_decay=["bias$", "bn1"], lr_multipliers=multipliers
-    )
+    decays = by_kernel(params, kernels=0.1, others=0.0)
+    out, _ = run(params, gradients, weight_decay=decays, lr_multipliers=multipliers)
     lrs = {"head/bias": 0.3, "head/kernel": 1.0, "backbone/conv1/kernel": 0.1}
     for path, value in by_path(out).items():
         decay = 0.1 if path.endswith("kernel") else 0.0
         lr = lrs.get(path, 0.0)
         expected = oracle(params, gradients, torch_sgd(lambda s, lr=lr: lr, weight_decay=decay))
         np.testing.assert_allclose(value, expected[path], rtol=2e-5, atol=2e-6, err_msg=path)
+
+
+def by_kernel(params, kernels, others):
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: kernels if path[-1].key == "kernel" else others, params
+    )
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_schedule_of_every_parameter(name):
+    params, options = make_params(), {"name": name, "weight_decay": 0.05}
+    gradients = make_gradients(params, 3)
+    fast, slow = lambda step: 0.1 / (1 + step), lambda step: 0.01
+    out, _ = run(params, gradients, by_kernel(params, fast, slow), **options)
+    for expected, kernels in ((run(params, gradients, fast, **options), True),
+                              (run(params, gradients, slow, **options), False)):  # fmt: skip
+        expected = by_path(expected[0])
+        for path, value in by_path(out).items():
+            if path.endswith("kernel") == kernels:
+                np.testing.assert_array_equal(value, expected[path])
+
+
+def test_nesterov_sgd_of_the_transfer_work():
+    """Worked numbers of its specification, 12.4."""
+    w, state = {"w": jnp.float32(1.0)}, None
+    tx = optim.make_optimizer(w, lambda step: 0.1, nesterov=True, weight_decay=0.1)
+    state, trace = tx.init(w), []
+    for _ in range(3):
+        updates, state = tx.update({"w": jnp.float32(0.5)}, state, w)
+        w = optax.apply_updates(w, updates)
+        trace.append(float(w["w"]))
+    np.testing.assert_allclose(trace, [0.886, 0.725566, 0.525363646], rtol=3e-7)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_l2_sp_is_the_gradient_of_its_penalty(name):
+    """alpha / 2 |w - w0|^2 by group: with SGD in the gradient, with AdamW decoupled, as decay."""
+    params = make_params()
+    alphas = {
+        "backbone": {"conv1": {"kernel": 0.3}, "bn1": {"scale": 0.0, "bias": 0.0}},
+        "head": {"kernel": 0.05, "bias": 0.0},
+    }
+    gradients = make_gradients(params, 5)
+    out, _ = run(params, gradients, name=name, momentum=0.0, weight_decay=0.01, l2_sp=alphas)
+
+    def penalty(params, start):
+        pairs = zip(*map(jax.tree.leaves, (alphas, params, start)), strict=True)
+        return sum(alpha / 2 * jnp.sum((w - w0) ** 2) for alpha, w, w0 in pairs)
+
+    inner = optax.scale_by_adam() if name == "adamw" else optax.identity()
+    state, expected = inner.init(params), params
+    for grads in gradients:
+        direction, state = inner.update(grads, state)
+        pull = jax.grad(penalty)(expected, params)
+        expected = jax.tree.map(
+            lambda w, d, p: w - 0.1 * (d + p + 0.01 * w), expected, direction, pull
+        )
+    assert_close(by_path(out), by_path(expected))
+
+
+def test_l2_sp_at_the_start_pulls_nowhere():
+    params = make_params()
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    everywhere = jax.tree.map(lambda _: 0.1, params)
+    out, state = run(params, [zeros] * 3, l2_sp=everywhere)
+    for before, after in zip(jax.tree.leaves(params), jax.tree.leaves(out), strict=True):
+        np.testing.assert_array_equal(before, after)
+    moved = jax.tree.map(lambda w: w + 1.0, params)
+    tx = optim.make_optimizer(params, lambda step: 0.1, momentum=0.0, l2_sp=everywhere)
+    updates, _ = tx.update(zeros, tx.init(params), moved)
+    for update in jax.tree.leaves(updates):
+        np.testing.assert_allclose(update, -0.01, rtol=1e-5)
+
+
+def test_l2_sp_keeps_the_start_of_what_it_pulls_alone():
+    params = make_params()
+    strengths = by_kernel(params, 0.1, 0.0)
+    options = {"momentum": 0.0, "l2_sp": strengths, "frozen": ("conv1",)}
+    _, state = run(params, make_gradients(params, 2), **options)
+    starts = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+    (start,) = starts
+    np.testing.assert_array_equal(start, params["head"]["kernel"])
 
 
 def test_clipping_is_by_global_norm():
@@ -205,15 +276,16 @@ def test_plateau_trace(mode):
     plateau = {**PLATEAU, "mode": mode}
     sign = 1 if mode == "max" else -1
     (grads,) = make_gradients(params, 1)
-    schedule = lambda step: 0.1
-    tx = optim.make_optimizer(params, schedule, momentum=0.0, frozen=["conv1"], plateau=plateau)
+    tx = optim.make_optimizer(
+        params, lambda step: 0.1, momentum=0.0, frozen=["conv1"], plateau=plateau
+    )
     state = tx.init(params)
     before = jax.tree.structure(state)
     update = jax.jit(tx.update)
     for pair in PLATEAU_TRACE.split(","):
         value, rate = map(float, pair.split("→"))
         state = optim.observe(state, sign * value, plateau)
-        np.testing.assert_allclose(schedule(0) * optim.plateau_scale(state), rate, rtol=1e-6)
+        np.testing.assert_allclose(0.1 * optim.plateau_scale(state), rate, rtol=1e-6)
         for _ in range(2):  # steps leave the plateau alone
             updates, state = update(grads, state, params)
         expected = -rate * np.asarray(grads["head"]["bias"])
@@ -261,7 +333,6 @@ def test_state_is_a_pytree_of_arrays():
     [
         ({"name": "lamb"}, "unknown optimizer 'lamb'.*sgd, rmsprop, adamw"),
         ({"frozen": ["encoder"]}, "frozen pattern 'encoder' matches no.*backbone/bn1/bias.*[.]{3}"),
-        ({"no_decay": ["norm"]}, "no_decay pattern 'norm' matches no parameter"),
         ({"lr_multipliers": [("haed", 2.0)]}, "lr_multipliers pattern 'haed' matches no parameter"),
         ({"frozen": "head"}, "frozen='head' is a string; pass a sequence"),
         ({"frozen": ["."]}, "leaves no parameter to train"),

@@ -1,0 +1,193 @@
+"""The dials of non-binary transfer, their checks, and what they select by layer.
+
+Layers are those of the backbone's `layers`, counted from the image, and on top of them the head
+(with the pooling): Inception v4 has 22 and the head. The learning rate has three groups: `head`,
+`lower` (the first `num_low_lr_layers` layers) and `upper` (the layers between). Decay has a
+fourth one, `new`: the layers drawn anew, which have no start that L2-SP could pull them to.
+
+Source: Plested, Shen & Gedeon 2021, https://arxiv.org/abs/2107.08585.
+"""
+
+import re
+from typing import NamedTuple
+
+from jaxtyping import PyTree
+
+Layers = tuple[tuple[str, ...], ...]  # from the image up, each the paths of its parts
+FROM_SCRATCH = "none"  # the `init_from` of a run that is to start without weights
+
+
+class Dials(NamedTuple):
+    """The keys of `config.transfer`; by default nothing is transferred in any special way.
+
+    Attributes:
+        new_layers: k, layers that are drawn anew, counted from the head down: 1 is the head, 2 the
+            last layer of the backbone too; 0 is none, and loads the head.
+        num_low_lr_layers: n, layers of the group `lower`; None is none, and has no such group.
+        lr_head: base learning rate of a group, None for the optimizer's; 0 freezes it, with its
+            batch statistics.
+        lr_upper: same.
+        lr_lower: same.
+        l2_sp: pulls transferred kernels back to where they started. Norms and biases of the
+            backbone are left to the optimizer's own weight decay.
+        alpha_upper: strength of that; None is 0.01.
+        alpha_lower: same.
+        beta_head: strength of the pull of kernels to zero (of the head: of its biases too); None is
+            the optimizer's weight decay, or 0 where there is a pull to the start.
+        beta_new: same.
+        beta_upper: same.
+        beta_lower: same.
+        as_published: does as the release does. Its L2-SP has its own constants (0.04 on the first
+            kernel, 0.02 on others), reaches the layers below both n and L - k for a backbone of L
+            layers, and decays all other kernels and the head by 0.0005; the optimizer's weight
+            decay acts on everything in addition. Its warm-up starts all groups at the same rate,
+            so that a group with rate 0 trains until it is over.
+
+    Source: arXiv 2107.08585, its flags new-layers, num-lowlrs, lr, L2SP and L2SP_rates.
+    """
+
+    new_layers: int = 0
+    num_low_lr_layers: int | None = None
+    lr_head: float | None = None
+    lr_upper: float | None = None
+    lr_lower: float | None = None
+    l2_sp: bool = False
+    alpha_upper: float | None = None
+    alpha_lower: float | None = None
+    beta_head: float | None = None
+    beta_new: float | None = None
+    beta_upper: float | None = None
+    beta_lower: float | None = None
+    as_published: bool = False
+
+
+def is_used(dials: Dials) -> bool:
+    """Returns whether any dial is turned."""
+    return dials != Dials()
+
+
+def has_release_constants(dials: Dials) -> bool:
+    """Returns whether L2-SP takes its strengths from the release instead of from the dials."""
+    return dials.l2_sp and dials.as_published
+
+
+def check(dials: Dials, num_layers: int, start: str, frozen_backbone: bool = False) -> None:
+    """Raises ValueError on dials that cannot be meant.
+
+    Args:
+        dials: the dials.
+        num_layers: layers of the backbone.
+        start: the config's `init_from`.
+        frozen_backbone: whether nothing of the backbone trains.
+    """
+    _check_counts(dials, num_layers)
+    _check_strengths(dials)
+    _check_new_layers_train(dials, num_layers, frozen_backbone)
+    _check_start(dials, start)
+
+
+def _check_counts(dials, num_layers):
+    counts = {
+        "new_layers": (dials.new_layers, num_layers + 1, ", and the head is one more"),
+        "num_low_lr_layers": (dials.num_low_lr_layers or 0, num_layers, ""),
+    }
+    for key, (count, most, more) in counts.items():
+        if not 0 <= count <= most:
+            raise ValueError(
+                f"transfer.{key}={count} must be 0 ... {most}: the backbone has {num_layers} "
+                f"layers{more}"
+            )
+
+
+def _check_strengths(dials):
+    for key, value in dials._asdict().items():
+        kind, _, group = key.partition("_")
+        if kind not in ("lr", "alpha", "beta") or value is None:
+            continue
+        if value < 0:
+            raise ValueError(f"transfer.{key}={value} is negative; use 0, or None for the default")
+        if group == "lower" and dials.num_low_lr_layers is None:
+            raise ValueError(
+                f"transfer.{key}={value} needs a group of lower layers; set "
+                "transfer.num_low_lr_layers"
+            )
+        if kind == "alpha" and not dials.l2_sp:
+            raise ValueError(f"transfer.{key}={value} is of L2-SP; set transfer.l2_sp=True")
+        if kind != "lr" and has_release_constants(dials):
+            raise ValueError(
+                f"transfer.{key}={value}, but transfer.as_published=True has the release's own "
+                "constants; leave it None"
+            )
+    if has_release_constants(dials) and not dials.num_low_lr_layers:
+        raise ValueError(
+            "transfer.as_published=True anchors the lower layers alone, and there are none; set "
+            "transfer.num_low_lr_layers to at least 1"
+        )
+
+
+def _check_new_layers_train(dials, num_layers, frozen_backbone):
+    if dials.as_published and not frozen_backbone:
+        return  # what has rate 0 trains while the rate warms up
+    first_new = num_layers + 1 - dials.new_layers
+    still = {
+        "transfer.lr_head=0": dials.lr_head == 0 and dials.new_layers >= 1,
+        "model.frozen_backbone=True": frozen_backbone and dials.new_layers >= 2,
+        "transfer.lr_upper=0": dials.lr_upper == 0 and dials.new_layers >= 2,
+        "transfer.lr_lower=0": dials.lr_lower == 0 and first_new < (dials.num_low_lr_layers or 0),
+    }
+    for key, freezes in still.items():
+        if freezes:
+            raise ValueError(
+                f"transfer.new_layers={dials.new_layers} draws layers anew that {key} never "
+                "trains; lower new_layers or let them train"
+            )
+
+
+def _check_start(dials, start):
+    for key in ("new_layers", "l2_sp"):
+        value = getattr(dials, key)
+        if value and not start:
+            raise ValueError(
+                f"transfer.{key}={value} needs weights to start from, and init_from is empty: name "
+                f"a file or a workdir (README lists public files); init_from={FROM_SCRATCH} trains "
+                "from scratch" + (", without l2_sp" if dials.l2_sp else "")
+            )
+    if dials.l2_sp and start == FROM_SCRATCH:
+        raise ValueError(
+            f"transfer.l2_sp=True pulls to the weights of the start, and init_from={FROM_SCRATCH} "
+            "has none; set transfer.l2_sp=False, or init_from to a file"
+        )
+
+
+def new_parts(dials: Dials, layers: Layers) -> tuple[str, ...]:
+    """Returns the paths of the backbone's parts that start anew: the top k - 1 layers."""
+    first = len(layers) - max(dials.new_layers - 1, 0)
+    return tuple(part for layer in layers[first:] for part in layer)
+
+
+def frozen_parts(dials: Dials, layers: Layers) -> tuple[str, ...]:
+    """Returns the paths of the backbone's parts whose learning rate is 0."""
+    if dials.as_published:  # they train while the rate warms up
+        return ()
+    lower = dials.num_low_lr_layers or 0
+    frozen = layers[:lower] if dials.lr_lower == 0 else ()
+    frozen += layers[lower:] if dials.lr_upper == 0 else ()
+    return tuple(part for layer in frozen for part in layer)
+
+
+def frozen_patterns(dials: Dials, params: PyTree, layers: Layers) -> tuple[str, ...]:
+    """Returns patterns of the paths of parameters whose learning rate is 0."""
+    parts = frozen_parts(dials, layers)
+    patterns = [rf"^backbone/{re.escape(part)}(/|$)" for part in parts]
+    if dials.lr_head == 0 and not dials.as_published:
+        patterns += [f"^{part}/" for part in ("head", "pool") if params.get(part)]
+    return tuple(patterns)
+
+
+def skip_patterns(dials: Dials, params: PyTree, layers: Layers) -> tuple[str, ...]:
+    """Returns patterns of the names, in a torch state dict, of what starts anew."""
+    if not dials.new_layers:
+        return ()
+    tops = ("^head", *((r"^pool\.",) if params.get("pool") else ()))
+    parts = (part.replace("/", ".") for part in new_parts(dials, layers))
+    return (*tops, *(rf"^{re.escape(part)}(\.|$)" for part in parts))
