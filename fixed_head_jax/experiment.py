@@ -118,7 +118,8 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
 _ORTHOGONAL = 2**31 - 1  # folded into the seed: no step's number
 _RISING_METRICS = ("accuracy", "top5_accuracy")  # of the evaluators: larger is better
 _DATA_KEYS = (
-    "first_classes", "image_size", "resize_size", "interpolation", "placement", "num_threads",
+    "first_classes", "skip_classes", "image_size", "resize_size", "interpolation", "placement",
+    "num_threads",
 )  # fmt: skip
 _TRAIN_CROPS = ("center", "random_resized")
 _MODEL_KEYS = ("backbone", "head", "pool", "relu_before_pool", "dropout", "frozen_backbone")

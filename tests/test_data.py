@@ -149,6 +149,20 @@ def test_first_classes_keeps_exactly_those(digits, digits_dir):
     np.testing.assert_array_equal(kept_labels, labels[labels < 3])
 
 
+@pytest.mark.parametrize("options", [{}, {"first_classes": 9}])
+def test_skipped_classes_are_gone_and_the_others_count_from_0(digits, digits_dir, options):
+    images, labels = resident.load(digits, 2)
+    end = options.get("first_classes", 10)
+    source = sources.open_source("digits", "train", digits_dir, skip_classes=6, **options)
+    assert source.num_classes == end - 6
+    assert source.class_names == tuple(str(digit) for digit in range(6, end))
+    kept_images, kept_labels = resident.load(source, 2)
+    kept = (labels >= 6) & (labels < end)
+    np.testing.assert_array_equal(kept_images, images[kept])
+    np.testing.assert_array_equal(kept_labels, labels[kept] - 6)
+    np.testing.assert_array_equal(kept_labels, source.labels)
+
+
 @pytest.mark.parametrize("size", [5, 12])
 def test_image_size_resizes(digits_dir, size):
     source = sources.open_source("digits", "train[:4]", digits_dir, image_size=size)
@@ -277,6 +291,12 @@ def test_labels_of_the_kept_classes(digits_dir):
         (dict(data_dir="missing"), "data_dir 'missing' is not a directory"),
         (dict(split="valid"), "unknown split 'valid' of dataset 'digits'; use one of train, test"),
         (dict(split=""), "unknown split ''"),
+        (
+            dict(skip_classes=9),
+            "skip_classes must be 0 .none. ... 8, to leave two of the 10 .* got 9",
+        ),
+        (dict(skip_classes=-1), "got -1"),
+        (dict(first_classes=5, skip_classes=4), "0 .none. ... 3, .* of the 5 classes"),
         (dict(first_classes=1), "first_classes must be 0 .*of 'digits', got 1"),
         (dict(first_classes=11), "2 ... 10.*got 11"),
         (dict(image_size=-1), "image_size must be >= 0 .*got -1"),
@@ -427,7 +447,16 @@ def test_a_bad_record_is_named_with_its_file(tmp_path):
             return [example.SerializeToString()] * len(positions)
 
     source = sources.Source(
-        "pets", "test", 10, (), (8, 8, 3), One(), None, lambda: np.array([3]), lambda image: image
+        "pets",
+        "test",
+        10,
+        0,
+        (),
+        (8, 8, 3),
+        One(),
+        None,
+        lambda: np.array([3]),
+        lambda image: image,
     )
     with pytest.raises(records.BadRecordError, match="at index 0, file 'cats/1.jpg' .*identify"):
         source.read(np.array([0]))

@@ -40,6 +40,7 @@ def open_dataset(
     data_dir: str = "",
     *,
     first_classes: int = 0,
+    skip_classes: int = 0,
     fraction: float = 1.0,
     list_file: str = "",
     image_size: int = 0,
@@ -91,7 +92,7 @@ def open_dataset(
         raise ValueError(f"num_threads must be >= 0 (0 for one per CPU), got {num_threads}")
     num_threads = num_threads or os.cpu_count() or 1
     source = sources.open_source(
-        name, split, data_dir, first_classes, fraction, list_file,
+        name, split, data_dir, first_classes, skip_classes, fraction, list_file,
         image_size, resize_size, interpolation, num_threads,
     )  # fmt: skip
     order = _make_order(source, sampler, per_class, repeats)

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Int32, Integer
 
 
-def below(labels: Integer[np.ndarray, " n"], first_classes: int) -> Int32[np.ndarray, " m"]:
-    """Returns the positions of the labels 0 ... first_classes - 1."""
-    return np.flatnonzero((labels >= 0) & (labels < first_classes)).astype(np.int32)
+def between(labels: Integer[np.ndarray, " n"], first: int, end: int) -> Int32[np.ndarray, " m"]:
+    """Returns the positions of the labels first ... end - 1."""
+    return np.flatnonzero((labels >= first) & (labels < end)).astype(np.int32)
 
 
 def stratified(labels: Integer[np.ndarray, " n"], fraction: float) -> Int32[np.ndarray, " m"]:

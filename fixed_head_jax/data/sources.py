@@ -34,6 +34,7 @@ class Source:
         name: dataset name.
         split: split, in TFDS's syntax.
         num_classes: number of classes; labels are 0 ... num_classes - 1.
+        first_label: what the records call the class 0.
         class_names: their names.
         image_shape: (height, width, channels) of every image.
         records: random access to the serialised examples.
@@ -45,6 +46,7 @@ class Source:
     name: str
     split: str
     num_classes: int
+    first_label: int
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     records: Records
@@ -64,7 +66,7 @@ class Source:
         """
         labels = self.all_labels()
         positions = np.arange(len(labels)) if self.kept is None else self.kept
-        labels = labels[positions]
+        labels = labels[positions] - self.first_label
         wrong = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
         if len(wrong):
             raise self._bad_record(int(positions[wrong[0]]), self._wrong_label(labels[wrong[0]]))
@@ -104,6 +106,7 @@ class Source:
         for i, record in enumerate(self._read_raw(positions)):
             try:
                 image, label = parse(record)
+                label -= self.first_label
                 if not 0 <= label < self.num_classes:
                     raise self._wrong_label(label)
                 labels[i] = label
@@ -123,7 +126,8 @@ class Source:
             raise
 
     def _wrong_label(self, label) -> ValueError:
-        return ValueError(f"label {label} is outside 0 ... {self.num_classes - 1}")
+        first, end = self.first_label, self.first_label + self.num_classes
+        return ValueError(f"label {label + first} is outside {first} ... {end - 1}")
 
     def _bad_record(self, position: int, error: Exception, record: bytes = b"") -> BadRecordError:
         try:
@@ -142,6 +146,7 @@ def open_source(
     split: str,
     data_dir: str = "",
     first_classes: int = 0,
+    skip_classes: int = 0,
     fraction: float = 1.0,
     list_file: str = "",
     image_size: int = 0,
@@ -156,6 +161,7 @@ def open_source(
         split: TFDS split, slices included: `train[:80%]`.
         data_dir: directory of prepared datasets; empty for TFDS's default.
         first_classes: keep only the labels below it; 0 keeps all. Scans the labels.
+        skip_classes: leave out the labels below it; the others then count from 0.
         fraction: share of the examples of each class to keep, see `selection.stratified`.
         list_file: text file that names the files to keep, one on each line; empty keeps all.
         image_size: side of the images in pixels: shorter side resized, centre cropped; 0 keeps
@@ -178,12 +184,7 @@ def open_source(
     check_choice("interpolation", interpolation, crops.METHODS)
     builder = prepared.find(name, data_dir)
     shape, class_names = prepared.read_features(name, builder.info.features)
-    num_classes = len(class_names)
-    if first_classes and not 2 <= first_classes <= num_classes:
-        raise ValueError(
-            f"first_classes must be 0 (all) or 2 ... {num_classes}, the number of classes of "
-            f"{name!r}, got {first_classes}"
-        )
+    classes = _classes(name, len(class_names), skip_classes, first_classes)
     if image_size == 0 and None in shape:
         raise ValueError(f"images of dataset {name!r} vary in size; set data.image_size, got 0")
     records = prepared.open_records(name, split, builder)
@@ -193,15 +194,22 @@ def open_source(
     where = f"{split!r} of {name!r}"
     labels = cache(_named(where, partial(cached_labels, records, file, num_threads)))
     names = _named(where, partial(scan_file_names, records, num_threads))
-    num_classes = first_classes or num_classes
     return Source(
         name=name,
         split=split,
-        num_classes=num_classes,
-        class_names=class_names[:num_classes],
+        num_classes=len(classes),
+        first_label=classes.start,
+        class_names=class_names[classes.start : classes.stop],
         image_shape=(image_size, image_size, shape[-1]) if image_size else shape,
         records=records,
-        kept=_select(labels, names, first_classes, fraction, list_file, where),
+        kept=_select(
+            labels,
+            names,
+            classes if len(classes) < len(class_names) else None,
+            fraction,
+            list_file,
+            where,
+        ),
         all_labels=labels,
         fit=_make_fit(image_size, resize_size, interpolation, shape),
     )
@@ -222,11 +230,27 @@ def _named(where: str, scan: Callable) -> Callable:
     return scan_or_say
 
 
-def _select(labels, names, first_classes, fraction, list_file, where):
-    """Returns the positions to keep, or None for all."""
+def _classes(name, num_classes, skip_classes, first_classes):
+    """Returns the labels to keep."""
+    if first_classes and not 2 <= first_classes <= num_classes:
+        raise ValueError(
+            f"first_classes must be 0 (all) or 2 ... {num_classes}, the number of classes of "
+            f"{name!r}, got {first_classes}"
+        )
+    classes = range(skip_classes, first_classes or num_classes)
+    if not 0 <= skip_classes <= classes.stop - 2:
+        raise ValueError(
+            f"skip_classes must be 0 (none) ... {classes.stop - 2}, to leave two of the "
+            f"{classes.stop} classes of {name!r}, got {skip_classes}"
+        )
+    return classes
+
+
+def _select(labels, names, classes, fraction, list_file, where):
+    """Returns the positions to keep, or None for all; `classes` is None where it keeps all."""
     kept = None
-    if first_classes:
-        kept = selection.below(labels(), first_classes)
+    if classes is not None:
+        kept = selection.between(labels(), classes.start, classes.stop)
     if list_file:
         listed = selection.listed(list_file, names)
         kept = listed if kept is None else np.intersect1d(kept, listed)
