@@ -108,6 +108,8 @@ def sweep_all(config, folder, stop_requested, experiment_file):
         raise BadInput(f"{FLAGS['config'].config_filename} has no get_sweep(); omit --sweep")
     with user_errors():
         sweep.check_sweep(rows, _SWEEP_INDEX.value)
+        if any("members" in row for row in rows["rows"]) and not config.save_predictions:
+            raise BadInput("the sweep has ensembles; they need --config.save_predictions=True")
         plan = plan_stages(experiment_file, folder) or []
         workdir.claim(folder, flatten_all(config, plan), MAY_DIFFER)
 

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.checkpoint_every_steps = 0  # saves between evaluations; 0: never
     config.evaluators = ()  # beside accuracy and loss, at every evaluation: see `evaluators`
     config.final_evaluators = ()  # at the last evaluation only: what takes long
+    config.save_predictions = False  # predictions_<step>.npz at the end: what ensembles average
     config.best_metric = "accuracy"  # evaluation metric whose best checkpoint is kept
     config.steps_per_dispatch = 0  # training steps per call of the device; 0: 1 on CPU, else 10
     config.accumulation_steps = 1  # micro-batches per update
@@ -180,7 +181,9 @@ def get_config() -> ConfigDict:
 
 
 # Keys that cannot change what is trained: a run may be resumed with other values.
-MAY_DIFFER = ("data_dir", "data.num_threads", "evaluators", "final_evaluators")
+MAY_DIFFER = (
+    "data_dir", "data.num_threads", "evaluators", "final_evaluators", "save_predictions"
+)  # fmt: skip
 # Keys that cannot change what a checkpoint gives on the evaluation split that is named.
 EVALUATION_MAY_DIFFER = (
     *MAY_DIFFER, "data.eval_split", "data.placement", "eval_batch_size", "num_devices",

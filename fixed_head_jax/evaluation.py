@@ -1,4 +1,4 @@
-"""Runs evaluators over whole splits, every example counted exactly once."""
+"""Runs models over whole splits, every example once: sums of evaluators, or predictions."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -133,6 +133,43 @@ def _make_step(model, passes, augment, fetch):
         return lax.psum(sums, parallel.AXIS)
 
     return step
+
+
+def make_predict(
+    model, augment: Callable, dataset: Dataset, batch_size: int, mesh: Mesh
+) -> Callable:
+    """Returns `predict(models, arrays) -> {"label" [N], model: probabilities [N, K]}`, on the host.
+
+    Args:
+        model: a classifier of `model.get_model`.
+        augment: `images -> images`, pixels to what the model takes.
+        dataset: whose N examples, in its order; `arrays` in the call are its own on the devices.
+        batch_size: images per batch, rounded up to a multiple of the devices.
+        mesh: of `parallel.make_mesh`.
+    """
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+
+    def step(models, arrays, batch):
+        batch = dataset.fetch(arrays, batch)
+        images = augment(batch["image"])
+        outputs = {key: batch[key] for key in ("label", "mask")}
+        for key, variables in models.items():
+            logits = model.apply(variables, images, train=False)["logits"]
+            outputs[key] = jax.nn.softmax(logits.astype(jnp.float32))
+        return lax.all_gather(outputs, parallel.AXIS, tiled=True)
+
+    program = parallel.pmap_step(step, mesh, parallel.SPLIT, donate=False)
+
+    def predict(models: Mapping[str, Mapping], arrays: Mapping) -> dict[str, np.ndarray]:
+        parts = []
+        for batch in dataset.eval_batches(batch_size, parallel.process_shard()):
+            batch = parallel.shard_batch(batch, mesh, parallel.SPLIT)
+            outputs = jax.device_get(program(models, arrays, batch))
+            kept = outputs.pop("mask") > 0
+            parts.append({key: value[kept] for key, value in outputs.items()})
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    return predict
 
 
 _add = jax.jit(partial(jax.tree.map, jnp.add))

@@ -17,11 +17,11 @@ from fixed_head_jax.data import Dataset, RandomCrop, open_dataset
 from fixed_head_jax.data.crops import check as check_crop
 from fixed_head_jax.data.sampling import check_sizes, epoch_start
 from fixed_head_jax.data.sources import Source
-from fixed_head_jax.evaluation import make_evaluate
+from fixed_head_jax.evaluation import make_evaluate, make_predict
 from fixed_head_jax.evaluators import EVAL, TRAIN, get_evaluator
 from fixed_head_jax.initializers import redraw_orthogonal
 from fixed_head_jax.lookup import check_choice
-from fixed_head_jax.model import Classifier, get_model
+from fixed_head_jax.model import get_model
 from fixed_head_jax.paths import match, match_kernels
 from fixed_head_jax.step import TrainState, averaged, make_train_step
 from fixed_head_jax.tasks import get_task
@@ -36,12 +36,11 @@ class Run(NamedTuple):
     mesh: Mesh
     train_data: Dataset
     eval_data: Dataset
-    model: Classifier
-    eval_augment: Callable  # images -> what the model takes
     train_step: Callable
     evaluate: Callable  # of `make_evaluate`, with what the config asks for at every evaluation
     final_evaluate: Callable  # with what it asks for at the last one, too
     evaluates_train: bool  # whether an evaluator reads the training images
+    predict: Callable  # of `make_predict`, on the evaluation split
     is_trained: PyTree  # per parameter: false where it is frozen
     create_state: Callable  # variables to start from -> TrainState; those missing are drawn
     initial: dict  # variables that `init_from` gives
@@ -77,15 +76,10 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     params, _, _ = jax.eval_shape(init, jax.random.key(0), images)
     match_kernels(params, "model.orthogonal_init", config.model.orthogonal_init)
     layers = model.backbone.layers
-    frozen = (*config.optim.frozen, *transfer.frozen_patterns(dials, params, layers))
-    frozen += ("^backbone/",) if config.model.frozen_backbone else ()
-    is_trained = jax.tree.map(lambda frozen: not frozen, match(params, "optim.frozen", frozen))
-    has_no_decay = match(params, "optim.no_decay", config.optim.no_decay)
-    plan = plans.make_plan(params, layers, dials, config.optim.lr, config.optim.weight_decay)
-    plan = plans.restrict(plan, is_trained, has_no_decay)
+    plan, is_trained = _make_plan(config, dials, params, layers)
     make_schedule = _schedule_maker(config.optim, dials, total_steps, starts)
     rates, logged_rates = plans.make_rates(plan, is_trained, make_schedule)
-    tx = _make_optimizer(config.optim, params, rates, plan, frozen)
+    tx = _make_optimizer(config.optim, params, rates, plan, is_trained)
 
     def create_state(initial: dict | None = None) -> TrainState:
         params, model_state, task_state = init(jax.random.key(config.seed), images)
@@ -107,8 +101,9 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         initial = _initial_variables(config, model, source.image_shape, skip)
     datasets = {TRAIN: train_data, EVAL: eval_data}
     return Run(
-        config, mesh, train_data, eval_data, model, eval_augment, train_step,
+        config, mesh, train_data, eval_data, train_step,
         *_make_evaluates(config, model, eval_augment, datasets, mesh),
+        make_predict(model, eval_augment, eval_data, config.eval_batch_size, mesh),
         is_trained, create_state, initial, total_steps,
         _event_steps(config.eval_every_epochs, starts, total_steps),
         plans.table(plan, params, layers) if transfer.is_used(dials) else "",
@@ -264,6 +259,16 @@ def _check_sizes(config, num_devices):
         raise ValueError(f"ema_decay must be in [0, 1), got {config.ema_decay}")
 
 
+def _make_plan(config, dials, params, layers):
+    """Returns how every parameter trains, and whether it does."""
+    patterns = (*config.optim.frozen, *transfer.frozen_patterns(dials, params, layers))
+    patterns += ("^backbone/",) if config.model.frozen_backbone else ()
+    is_trained = jax.tree.map(lambda frozen: not frozen, match(params, "optim.frozen", patterns))
+    plan = plans.make_plan(params, layers, dials, config.optim.lr, config.optim.weight_decay)
+    has_no_decay = match(params, "optim.no_decay", config.optim.no_decay)
+    return plans.restrict(plan, is_trained, has_no_decay), is_trained
+
+
 def _schedule_maker(config, dials, total_steps, starts):
     """Returns `base learning rate -> schedule`."""
     keys = ("milestones", "factor", "per_epoch", "warmup_per_epoch")
@@ -282,15 +287,15 @@ def _schedule_maker(config, dials, total_steps, starts):
     return make_schedule
 
 
-def _make_optimizer(config, params, rates, plan, frozen):
+def _make_optimizer(config, params, rates, plan, is_trained):
     keys = (
         "name", "momentum", "nesterov", "b1", "b2", "eps", "rms_decay", "clip_norm",
         "lr_multipliers",
     )  # fmt: skip
     plateau = dict(config.plateau) if config.schedule == "plateau" else None
     return optim.make_optimizer(
-        params, rates, weight_decay=plan.beta, l2_sp=plan.alpha, plateau=plateau, frozen=frozen,
-        **{key: config[key] for key in keys},
+        params, rates, weight_decay=plan.beta, l2_sp=plan.alpha, plateau=plateau,
+        is_trained=is_trained, **{key: config[key] for key in keys},
     )  # fmt: skip
 
 

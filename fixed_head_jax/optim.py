@@ -42,7 +42,7 @@ def make_optimizer(
     eps: Number | None = None,
     rms_decay: Number = 0.99,
     clip_norm: Number = 0.0,
-    frozen: Sequence[str] = (),
+    is_trained: PyTree = None,
     lr_multipliers: Sequence[Any] = (),
     plateau: Mapping[str, Any] | None = None,
 ) -> optax.GradientTransformation:
@@ -64,7 +64,7 @@ def make_optimizer(
         eps: added to the root in rmsprop and adamw; None is 1e-8.
         rms_decay: of rmsprop's mean square.
         clip_norm: largest global norm of the gradient that is not frozen; 0 for no clipping.
-        frozen: patterns of parameters that never change.
+        is_trained: per parameter, false for those that never change; None for all.
         lr_multipliers: pairs (pattern, multiplier of the rate); the first match wins.
         plateau: None, or {"factor", "patience", "threshold", "mode"}, driven by `observe`.
 
@@ -77,9 +77,9 @@ def make_optimizer(
     _check_optimizer(name, momentum, nesterov, weight_decay, clip_norm)
     if not _is_tree(weight_decay):
         weight_decay = jax.tree.map(lambda _: weight_decay, params)
-    is_frozen = paths.match(params, "frozen", frozen)
-    if all(jax.tree.leaves(is_frozen)):
-        raise ValueError(f"frozen={frozen!r} leaves no parameter to train; narrow the patterns")
+    is_trained = jax.tree.map(lambda _: True, params) if is_trained is None else is_trained
+    if not any(jax.tree.leaves(is_trained)):
+        raise ValueError("all parameters are frozen; leave some of them to train")
     decay = _by_value(optax.add_decayed_weights, weight_decay) + _by_value(pull_to_start, l2_sp)
     stages = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     stages += _rule(name, decay, momentum, nesterov, rms_decay, b1, b2, eps)
@@ -89,7 +89,7 @@ def make_optimizer(
         stages += [optax.scale_by_learning_rate(schedule)]
     stages += _by_value(optax.scale, _multipliers(params, lr_multipliers), neutral=1.0)
     stages += [_scale_by_plateau(plateau)] if plateau is not None else []
-    labels = jax.tree.map(lambda freeze: "frozen" if freeze else "trained", is_frozen)
+    labels = jax.tree.map(lambda trains: "trained" if trains else "frozen", is_trained)
     transforms = {"trained": optax.chain(*stages), "frozen": optax.set_to_zero()}
     return optax.partition(transforms, labels)
 

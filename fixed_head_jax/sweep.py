@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fixed_head_jax.ensemble import ensemble_metrics
 from fixed_head_jax.report import sweep_rows, sweep_table
 from fixed_head_jax.workdir import write_json, write_text
 
@@ -36,7 +37,8 @@ def run_sweep(
         sweep: {"baseline": a row's name, "seeds": integers, "rows": [{"name": directory and table
             name, "overrides": config values by dotted key, "published": accuracy (%) or None,
             "baseline": a row's name, where it is not the sweep's}], "table": stem of the table's
-            files (optional)}.
+            files (optional)}. A row may have "members" instead of overrides, names of rows before
+            it: it is their ensemble, seed by seed, and needs `save_predictions` in the config.
         run_row: takes the overrides, "seed" among them, and the run's directory; returns at
             least "accuracy" (test, %), "params" (trained) and "fixed" (stored fixed parameters).
         workdir: the sweep's directory.
@@ -61,7 +63,13 @@ def run_sweep(
             result, note = _read_result(run_dir), "finished before"
             if result is None:
                 say(f"sweep run {count}/{total}: {run_dir}")
-                result = dict(run_row({**row["overrides"], "seed": seed}, run_dir))
+                if "members" in row:
+                    result = _ensemble(row, seed, workdir)
+                else:
+                    result = dict(run_row({**row["overrides"], "seed": seed}, run_dir))
+                if result is None:
+                    say(f"sweep run {count}/{total}: left out, its members are not finished")
+                    continue
                 _check_result(result, run_dir)
                 if is_main:
                     write_json(run_dir / RESULT_FILE, result)
@@ -75,6 +83,17 @@ def run_sweep(
     results = read_results(sweep, workdir)
     say("\n" + sweep_table(sweep, results).rstrip())
     return results
+
+
+def _ensemble(row: Mapping[str, Any], seed: int, workdir: Path) -> dict[str, Any] | None:
+    """Returns the result of the ensemble of a row's members, None where one is not finished."""
+    folders = [workdir / name / f"seed{seed}" for name in row["members"]]
+    results = [_read_result(folder) for folder in folders]
+    if None in results:
+        return None
+    metrics = ensemble_metrics(folders)
+    counts = {key: sum(result[key] for result in results) for key in ("params", "fixed")}
+    return {**metrics, **counts, "accuracy": metrics["eval/accuracy"]}
 
 
 def read_results(sweep: Mapping[str, Any], workdir: Path) -> list[dict[str, Any]]:
@@ -93,12 +112,18 @@ def check_sweep(sweep: Mapping[str, Any], row_index: int | None = None) -> None:
     missing = [key for key in ("baseline", "seeds", "rows") if not sweep.get(key)]
     if missing:
         raise ValueError(f"sweep lacks {', '.join(missing)}; it has {sorted(sweep)}")
-    for row in sweep["rows"]:
-        if not row.get("name") or "overrides" not in row:
-            raise ValueError(f"sweep row {row} needs a name and overrides")
+    for number, row in enumerate(sweep["rows"]):
+        if not row.get("name") or ("overrides" in row) == bool(row.get("members")):
+            raise ValueError(f"sweep row {row} needs a name, and overrides or members")
+        before = [earlier["name"] for earlier in sweep["rows"][:number]]
+        for member in row.get("members", ()):
+            if member not in before:
+                raise ValueError(
+                    f"member {member!r} of sweep row {row['name']!r} is no row before it: {before}"
+                )
         if Path(row["name"]).name != row["name"]:
             raise ValueError(f"sweep row name {row['name']!r} must be usable as a directory's name")
-        if "seed" in row["overrides"]:
+        if "seed" in row.get("overrides", {}):
             raise ValueError(f"sweep row {row['name']!r} overrides seed; list it in seeds instead")
     names = [row["name"] for row in sweep["rows"]]
     for argument, values in (("row names", names), ("seeds", list(sweep["seeds"]))):

@@ -11,6 +11,7 @@ import numpy as np
 
 from fixed_head_jax import optim, parallel
 from fixed_head_jax.checkpoint import Checkpoints, Restored
+from fixed_head_jax.ensemble import write_predictions
 from fixed_head_jax.evaluators import EVAL, TRAIN
 from fixed_head_jax.experiment import Run
 from fixed_head_jax.interval_log import IntervalLog
@@ -47,12 +48,25 @@ def _compile(run: Run, for_training: bool) -> Programs:
     )
 
 
-def _evaluate(evaluate: Callable, programs: Programs, state: TrainState) -> dict[str, float]:
-    """Evaluates the parameters, and their averages if kept."""
+def _models(state: TrainState) -> dict[str, dict]:
+    """Returns what is evaluated, by name: the parameters, and their averages if kept."""
     models = {"eval": {"params": state.params, **state.model_state}}
     if state.ema:
         models["eval_ema"] = {**models["eval"], **state.ema}
-    return evaluate(models, programs.arrays)
+    return models
+
+
+def _save_predictions(
+    run: Run, workdir: str | Path, programs: Programs, step: int, state: TrainState
+) -> None:
+    """Writes the class probabilities of the evaluation split, if the config asks for them."""
+    if not run.config.save_predictions:
+        return
+    predictions = run.predict(_models(state), programs.arrays[EVAL])
+    if jax.process_index() == 0:
+        source = run.eval_data.source
+        split = f"{source.split!r} of {source.name!r}"
+        write_predictions(workdir, step, split, predictions)
 
 
 def train(run: Run, workdir: str | Path, stop_requested: Callable = lambda: False) -> dict:
@@ -126,7 +140,7 @@ def _loop(run, checkpoints, workdir, stop_requested):
                 log.flush()
                 start = time.perf_counter()
                 evaluate = run.final_evaluate if step == run.total_steps else run.evaluate
-                metrics = _evaluate(evaluate, programs, state)
+                metrics = evaluate(_models(state), programs.arrays)
                 write(step, metrics)
                 state = _observe(config, state, metrics)
                 save(metrics)
@@ -136,6 +150,7 @@ def _loop(run, checkpoints, workdir, stop_requested):
             if step < run.total_steps and parallel.any_process(stop_requested()):
                 save(None)
                 raise Stopped(f"stopped at step {step:,} of {run.total_steps:,}; state saved")
+    _save_predictions(run, workdir, programs, step, state)
     fixed = state.model_state.get("fixed", {})
     counts = {"params": _size(state.params, run.is_trained), "fixed": _size(fixed)}
     return {**metrics, **counts, "step": step}
@@ -186,9 +201,11 @@ def evaluate(run: Run, workdir: str | Path) -> dict[int, dict[str, float]]:
     results = {}
     for step in sorted(steps):
         state = checkpoints.restore(step, abstract_state, run.mesh).state
-        results[step] = _evaluate(run.final_evaluate, programs, state)
+        results[step] = run.final_evaluate(_models(state), programs.arrays)
+        _save_predictions(run, workdir, programs, step, state)
     if not steps and run.initial:
         state = parallel.replicate(jax.jit(run.create_state)(run.initial), run.mesh)
-        results[0] = _evaluate(run.final_evaluate, programs, state)
+        results[0] = run.final_evaluate(_models(state), programs.arrays)
+        _save_predictions(run, workdir, programs, 0, state)
     checkpoints.close()
     return results

@@ -17,7 +17,9 @@ from fixed_head_jax.augment import Options, make_augment
 from fixed_head_jax.data.__main__ import main as prepare_data
 
 CONFIGS = sorted(
-    path.stem for path in Path(__file__).parents[1].glob("configs/*.py") if path.stem != "common"
+    path.stem
+    for path in Path(__file__).parents[1].glob("configs/*.py")
+    if not path.stem.endswith("common")
 )
 SMOKE = [
     *((name, "smoke") for name in CONFIGS),
@@ -65,7 +67,7 @@ def test_sweep_is_well_formed_and_its_overrides_are_keys(name, variants):
     rows = module.get_sweep(variants)
     sweep.check_sweep(rows)
     for row in rows["rows"]:
-        module.get_config(variants).update_from_flattened_dict(row["overrides"])
+        module.get_config(variants).update_from_flattened_dict(row.get("overrides", {}))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

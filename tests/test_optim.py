@@ -7,7 +7,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from fixed_head_jax import optim
+from fixed_head_jax import optim, paths
 
 PLATEAU = {"factor": 0.2, "patience": 3, "threshold": 1e-4, "mode": "max"}
 
@@ -25,6 +25,11 @@ def make_params():
         },
         "head": {"kernel": array(3, 4), "bias": array(4)},
     }
+
+
+def trained(params, frozen):
+    """Returns which parameters train where those that a pattern matches are frozen."""
+    return jax.tree.map(lambda freezes: not freezes, paths.match(params, "frozen", [frozen]))
 
 
 def make_gradients(params, steps, size=1.0):
@@ -219,7 +224,7 @@ def test_l2_sp_at_the_start_pulls_nowhere():
 def test_l2_sp_keeps_the_start_of_what_it_pulls_alone():
     params = make_params()
     strengths = by_kernel(params, 0.1, 0.0)
-    options = {"momentum": 0.0, "l2_sp": strengths, "frozen": ("conv1",)}
+    options = {"momentum": 0.0, "l2_sp": strengths, "is_trained": trained(params, "conv1")}
     _, state = run(params, make_gradients(params, 2), **options)
     starts = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
     (start,) = starts
@@ -240,7 +245,7 @@ def test_frozen_leaves_keep_every_bit_and_have_no_slots(name):
     odd = jnp.asarray([[-0.0, 1e-40, 3.0], [1e30, -1e-39, 0.1]], jnp.float32)
     params["backbone"]["conv1"]["kernel"] = odd
     gradients = make_gradients(params, 5)
-    options = {"weight_decay": 0.1, "clip_norm": 1.0, "frozen": ("^backbone/",)}
+    options = {"weight_decay": 0.1, "clip_norm": 1.0, "is_trained": trained(params, "^backbone/")}
     multipliers = [("conv1", 2.0), ("head", 3.0)]
     out, state = run(params, gradients, name=name, lr_multipliers=multipliers, **options)
     for before, after in zip(
@@ -257,7 +262,7 @@ def test_frozen_gradients_do_not_count_in_clipping():
     params = make_params()
     (grads,) = make_gradients(params, 1)
     huge = {"backbone": jax.tree.map(lambda g: 1e6 * g, grads["backbone"]), "head": grads["head"]}
-    options = {"clip_norm": 0.5, "frozen": ["backbone"]}
+    options = {"clip_norm": 0.5, "is_trained": trained(params, "backbone")}
     small, _ = run(params, [grads], **options)
     large, _ = run(params, [huge], **options)
     np.testing.assert_array_equal(small["head"]["kernel"], large["head"]["kernel"])
@@ -277,7 +282,7 @@ def test_plateau_trace(mode):
     sign = 1 if mode == "max" else -1
     (grads,) = make_gradients(params, 1)
     tx = optim.make_optimizer(
-        params, lambda step: 0.1, momentum=0.0, frozen=["conv1"], plateau=plateau
+        params, lambda step: 0.1, momentum=0.0, is_trained=trained(params, "conv1"), plateau=plateau
     )
     state = tx.init(params)
     before = jax.tree.structure(state)
@@ -321,7 +326,9 @@ def test_without_plateau_observe_is_identity():
 
 def test_state_is_a_pytree_of_arrays():
     params = make_params()
-    tx = optim.make_optimizer(params, lambda step: 0.1, "adamw", frozen=["bn1"], plateau=PLATEAU)
+    tx = optim.make_optimizer(
+        params, lambda step: 0.1, "adamw", is_trained=trained(params, "bn1"), plateau=PLATEAU
+    )
     state = optim.observe(tx.init(params), 1, PLATEAU)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
     leaves = list(zip(jax.tree.leaves(state), jax.tree.leaves(tx.init(params)), strict=True))
@@ -332,10 +339,8 @@ def test_state_is_a_pytree_of_arrays():
     "options, message",
     [
         ({"name": "lamb"}, "unknown optimizer 'lamb'.*sgd, rmsprop, adamw"),
-        ({"frozen": ["encoder"]}, "frozen pattern 'encoder' matches no.*backbone/bn1/bias.*[.]{3}"),
         ({"lr_multipliers": [("haed", 2.0)]}, "lr_multipliers pattern 'haed' matches no parameter"),
-        ({"frozen": "head"}, "frozen='head' is a string; pass a sequence"),
-        ({"frozen": ["."]}, "leaves no parameter to train"),
+        ({"is_trained": trained(make_params(), ".")}, "all parameters are frozen; leave some"),
         ({"nesterov": True, "name": "adamw"}, "nesterov=True needs sgd"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov=True needs sgd with momentum > 0"),
         ({"weight_decay": -1e-4}, "weight_decay=-0.0001 is negative"),
@@ -347,6 +352,11 @@ def test_state_is_a_pytree_of_arrays():
 def test_optimizer_errors(options, message):
     with pytest.raises(ValueError, match=message):
         optim.make_optimizer(make_params(), lambda step: 0.1, **options)
+
+
+def test_patterns_are_a_sequence():
+    with pytest.raises(ValueError, match="frozen='head' is a string; pass a sequence"):
+        paths.match(make_params(), "frozen", "head")
 
 
 def test_observe_asks_for_the_plateau_options():

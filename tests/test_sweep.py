@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from fixed_head_jax.ensemble import write_predictions
 from fixed_head_jax.report import sweep_rows, sweep_table
 from fixed_head_jax.sweep import run_sweep
 
@@ -99,6 +100,31 @@ def test_rows_run_by_two_processes_make_one_table(tmp_path):
             run_sweep(make_sweep(), Runs(), tmp_path, row_index=index)
 
 
+def test_a_row_of_members_is_their_ensemble_seed_by_seed(tmp_path, capsys):
+    ensemble = {"name": "both", "members": ("linear", "identity"), "published": 99.0}
+    rows = make_sweep(rows=[*make_sweep()["rows"], ensemble])
+    labels = np.array([0, 1, 1, 2])
+    right, wrong = np.eye(3)[labels], np.eye(3)[[1, 2, 0, 0]]
+    shares = {"linear": (0.9, 0.6, 0.2, 0.7), "identity": (0.4, 0.3, 0.7, 0.6)}
+
+    class Predict(Runs):
+        def __call__(self, overrides, run_dir):
+            result = super().__call__(overrides, run_dir)
+            share = np.array(shares[overrides["model.head"]])[:, None]
+            predictions = {"label": labels, "eval": share * right + (1 - share) * wrong}
+            write_predictions(run_dir, 7, "'test' of 'numbers'", predictions)
+            return result
+
+    run_sweep(rows, Predict(), tmp_path, row_index=2)  # before the runs that it takes
+    assert "left out, its members are not finished" in capsys.readouterr().out
+    results = run_sweep(rows, Predict(), tmp_path)
+    both = [result for result in results if result["name"] == "both"]
+    assert [result["seed"] for result in both] == [0, 1, 2]
+    assert both[0]["accuracy"] == both[0]["eval/accuracy"] == 50  # 0.65, 0.45, 0.45, 0.65
+    assert (both[0]["params"], both[0]["fixed"]) == (2 * 1234567, 2 * 640)
+    assert "| both" in (tmp_path / "sweep.md").read_text()
+
+
 def test_broken_result_names_the_file(tmp_path):
     path = tmp_path / "linear" / "seed0" / "result.json"
     path.parent.mkdir(parents=True)
@@ -129,7 +155,11 @@ INVALID = [
     ({"seeds": ()}, "lacks seeds"),
     ({"seeds": (1, 1)}, "seeds must differ"),
     ({"rows": []}, "lacks rows"),
-    ({"rows": [{"name": "linear"}]}, "needs a name and overrides"),
+    ({"rows": [{"name": "linear"}]}, "needs a name, and overrides or members"),
+    (
+        {"rows": [{"name": "linear", "members": ("linear",)}]},
+        "member 'linear' of sweep row 'linear' is no row before it",
+    ),
     ({"rows": [{"name": "../linear", "overrides": {}}]}, "directory's name"),
     ({"rows": [{"name": "linear", "overrides": {"seed": 3}}]}, "overrides seed"),
 ]

@@ -271,7 +271,12 @@ BAD = [
     ({"best_metric": "acuracy"}, "unknown best_metric 'acuracy'; known: accuracy"),
     ({"dtype": "float61"}, "unknown dtype"),
     ({"optim.name": "sdg"}, "sdg"),
-    ({"optim.frozen": ("nothing_here",)}, "nothing_here"),
+    (
+        {"optim.frozen": ("nothing_here",)},
+        "frozen pattern 'nothing_here' matches no parameter; paths look like: .*[.]{3}",
+    ),
+    ({"optim.frozen": (".",)}, "all parameters are frozen"),
+    ({"optim.no_decay": ("norm",)}, "optim.no_decay pattern 'norm' matches no parameter"),
     ({"task.options.label_smoothing": 1.5}, "label_smoothing"),
     ({"model.orthogonal_init": ("bn1",)}, "model.orthogonal_init patterns match .* no kernel"),
     (

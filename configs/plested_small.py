@@ -1,0 +1,108 @@
+"""The dials of non-binary transfer (Plested, Shen & Gedeon 2021) at a size for a laptop's CPU.
+
+A ResNet-20 learns some classes of a data set, then is fine-tuned to the others on few images:
+
+    python main.py --config=configs/plested_small.py:digits,pretrain --workdir=runs/digits_start
+    python main.py --config=configs/plested_small.py:digits --sweep --workdir=runs/digits_dials \\
+        --config.init_from=runs/digits_start
+
+`digits` (default): 0 to 4, then 5 to 9 on 10 images of each. `cifar10` (`--config.data_dir=DIR`):
+the first 8 classes, then ships and trucks on 50 images of each. Every row of the sweep turns one
+dial of `default`; `frozen` and `scratch` are the two measurements of the paper's rule of thumb. The
+images are the same in every run, seeds draw the head, the new layers, the order and augmentation.
+`tune` evaluates on training images that are held out instead of the test images: the rate was
+chosen there, and `--mode=search --budget=40` looks for all dials there. A dial of the upper layers
+counts from the head, one of the lower layers from the image; the network has 10 layers and the
+head. Not the paper's data or network: it has no published figures. Measured: `results/`.
+"""
+
+from configs import common
+from configs.plested_common import search, turn
+
+# Classes to start from; share of the images of the others to fine-tune on; epochs of the start.
+DATA = {"digits": (5, 0.14, 30.0), "cifar10": (8, 0.02, 8.0)}
+LAYERS = 10
+LR = {"digits": 0.03, "cifar10": 0.03}
+TUNE = {"data.train_split": "train[:50%]", "data.eval_split": "train[50%:]"}
+
+
+def get_config(arg: str = ""):
+    variants = common.variants(arg, (*DATA, "pretrain", "tune", "smoke"))
+    data = common.choose(variants, DATA, "digits")
+    classes, share, epochs = DATA[data]
+    config = common.get_config()
+    config.data.name, config.model.backbone = data, "resnet20"
+    if data == "digits":
+        config.data.mean, config.data.std, config.augment.pad_crop = (0.305,), (0.376,), 1
+    else:
+        config.data.mean = (0.4914, 0.4822, 0.4465)
+        config.data.std = (0.247, 0.2435, 0.2616)
+        config.augment.pad_crop, config.augment.flip = 4, True
+    config.optim.schedule, config.optim.weight_decay = "cosine", 5e-4
+    if "pretrain" in variants:
+        config.data.first_classes = classes
+        config.batch_size, config.total_epochs = (64 if data == "digits" else 128), epochs
+        config.optim.lr, config.optim.warmup_epochs = 0.1, 1.0
+    else:
+        config.data.skip_classes, config.data.train_fraction = classes, share
+        config.data.train_split = TUNE["data.train_split"]
+        config.update_from_flattened_dict({**turn(), **(TUNE if "tune" in variants else {})})
+        config.batch_size, config.total_epochs, config.eval_every_epochs = 10, 60.0, 0.0
+        config.optim.lr, config.save_predictions = LR[data], True
+    if "smoke" in variants:
+        config.init_from = "none"
+        config = common.smoke(config)
+    return config
+
+
+def get_sweep(arg: str = ""):
+    """One dial at a time; `ensemble` averages the probabilities of the rows that transfer."""
+    lr = LR[common.choose(arg.split(","), DATA, "digits")]
+    rows = {
+        "default": turn(),
+        **{f"new_layers_{k}": turn(k) for k in (2, 4, 7)},
+        **{f"low_rate_{x:g}": turn(1, 4, (None, None, x * lr)) for x in (0.0, 0.1, 0.3)},
+        "high_rate_0.1": turn(1, 4, (None, 0.1 * lr, 0.1 * lr)),
+        **{f"l2_sp_{alpha:g}": turn(1, None, alphas=(alpha, alpha)) for alpha in (0.01, 0.1, 1.0)},
+        "l2_sp_lower_0.1": turn(1, 4, alphas=(0.0, 0.1)),
+        "new_layers_2_low_rate_0.1": turn(2, 4, (None, None, 0.1 * lr)),
+        "new_layers_2_l2_sp_0.1": turn(2, None, alphas=(0.1, 0.1)),
+    }
+    kept = {"model.frozen_backbone": False}
+    listed = [
+        {"name": name, "overrides": {**dials, **kept}, "published": None}
+        for name, dials in rows.items()
+    ]
+    probes = {"frozen": {"model.frozen_backbone": True}, "scratch": {**kept, "init_from": "none"}}
+    listed += [
+        {"name": name, "overrides": {**turn(), **changes}, "published": None}
+        for name, changes in probes.items()
+    ]
+    listed.append({"name": "ensemble", "members": tuple(rows), "published": None})
+    return {"baseline": "default", "seeds": (0, 1, 2, 3, 4), "rows": listed}
+
+
+def get_search(arg: str = ""):
+    """All dials at once, on training images that are held out."""
+    lr = LR[common.choose(arg.split(","), DATA, "digits")]
+    space = {
+        "new_layers": {"choices": (1, 2, 3, 4, 7, 10)},
+        "low_layers": {"choices": (1, 4, 7, 10)},
+        "lr": {"low": 0.003, "high": 0.3, "log": True},
+        "low_rate": {"choices": (0.0, 0.1, 0.3, 1.0)},
+        "weight_decay": {"choices": (1e-4, 5e-4, 1e-3)},
+        "alpha_upper": {"choices": (0.0, 0.01, 0.1, 1.0)},
+        "alpha_lower": {"choices": (0.0, 0.01, 0.1, 1.0)},
+    }
+    start = {
+        "new_layers": 1, "low_layers": 4, "lr": lr, "low_rate": 1.0, "weight_decay": 5e-4,
+        "alpha_upper": 0.0, "alpha_lower": 0.0,
+    }  # fmt: skip
+    return search(LAYERS, TUNE, space, start, _starts)
+
+
+def _starts(difference):
+    """The rule of thumb: where frozen features do better, stay near them; else train freely."""
+    anchored = {"alpha_upper": 0.1, "alpha_lower": 0.1}
+    free = {"low_rate": 0.3}
+    return [{}, *([anchored, {**anchored, "new_layers": 2}] if difference < 0 else [free])]

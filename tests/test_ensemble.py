@@ -1,0 +1,112 @@
+"""Predictions on disk and ensembles of runs, against numpy and the evaluation of the runs."""
+
+import numpy as np
+import pytest
+
+from configs import digits
+from fixed_head_jax import ensemble, experiment, train
+from fixed_head_jax.ensemble import ensemble_metrics, read_predictions, write_predictions
+
+LABELS = np.array([0, 2, 1, 6, 3], np.int32)
+
+
+def write_run(folder, seed, split="'test' of 'numbers'", labels=LABELS, classes=7, **more):
+    folder.mkdir()
+    probabilities = np.random.default_rng(seed).dirichlet(np.ones(classes), len(labels))
+    predictions = {"label": labels, "eval": probabilities.astype(np.float32), **more}
+    write_predictions(folder, 3, split, predictions)
+    return probabilities
+
+
+def test_the_mean_of_the_probabilities(tmp_path):
+    folders = [tmp_path / str(seed) for seed in (14, 15, 16)]
+    mean = np.mean([write_run(folder, int(folder.name)) for folder in folders], axis=0)
+    metrics = ensemble_metrics(folders)
+    ranks = (mean > mean[np.arange(5), LABELS][:, None]).sum(1)
+    assert 0 < metrics["eval/accuracy"] < metrics["eval/top5_accuracy"]
+    assert metrics == pytest.approx(
+        {
+            "eval/accuracy": 100 * np.mean(ranks == 0),
+            "eval/top5_accuracy": 100 * np.mean(ranks < 5),
+            "eval/loss": -np.log(mean[np.arange(5), LABELS]).mean(),
+            "eval/examples": 5,
+        },
+        rel=1e-6,
+    )
+
+
+def test_averages_of_parameters_count_where_all_runs_have_them(tmp_path):
+    averages = {"eval_ema": np.full((5, 7), 1 / 7, np.float32)}
+    write_run(tmp_path / "a", 0, **averages)
+    write_run(tmp_path / "b", 1, **averages)
+    write_run(tmp_path / "c", 2)
+    both = ensemble_metrics([tmp_path / "a", tmp_path / "b"])
+    assert both["eval_ema/loss"] == pytest.approx(np.log(7))
+    assert "eval_ema/loss" not in ensemble_metrics([tmp_path / "a", tmp_path / "c"])
+
+
+def test_a_certain_mistake_has_a_finite_loss(tmp_path):
+    (tmp_path / "run").mkdir()
+    predictions = {"label": LABELS[:1], "eval": np.eye(7, dtype=np.float32)[1:2]}
+    write_predictions(tmp_path / "run", 3, "x", predictions)
+    assert 80 < ensemble_metrics([tmp_path / "run"])["eval/loss"] < 100
+
+
+def test_the_newest_predictions_are_read(tmp_path):
+    write_run(tmp_path / "run", 0)
+    for step in (20, 100):
+        write_predictions(tmp_path / "run", step, "x", {"label": LABELS + step})
+    np.testing.assert_array_equal(read_predictions(tmp_path / "run")["label"], LABELS + 100)
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_runs_that_do_not_go_together_are_refused(tmp_path):
+    write_run(tmp_path / "a", 0)
+    write_run(tmp_path / "split", 1, split="'validation' of 'numbers'")
+    write_run(tmp_path / "labels", 1, labels=LABELS[::-1].copy())
+    write_run(tmp_path / "classes", 1, classes=8)
+    (tmp_path / "none").mkdir()
+    for name, message in (
+        ("split", "predicts 'validation' of 'numbers', but .* predicts 'test' of 'numbers'"),
+        ("labels", "the same examples in the same order"),
+        ("classes", "another number of classes"),
+        ("none", "holds no predictions; .*--config.save_predictions=True"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ensemble_metrics([tmp_path / "a", tmp_path / name])
+    (file,) = (tmp_path / "a").iterdir()
+    file.write_bytes(file.read_bytes()[:300])
+    with pytest.raises(ValueError, match="predictions_3.npz is damaged"):
+        ensemble_metrics([tmp_path / "a"])
+    with pytest.raises(ValueError, match="at least one run"):
+        ensemble_metrics([])
+
+
+def test_the_command_line(tmp_path, capsys):
+    folders = [str(tmp_path / name) for name in ("a", "b")]
+    for seed, folder in enumerate(folders):
+        write_run(tmp_path / folder, seed)
+    ensemble.main(folders)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == [*folders, "ensemble of 2"]
+    with pytest.raises(SystemExit, match="ensemble: .*holds no predictions"):
+        ensemble.main([str(tmp_path)])
+
+
+@pytest.mark.usefixtures("tiny_backbone")
+def test_a_run_predicts_what_it_was_evaluated_on(tmp_path):
+    config = digits.get_config("linear,smoke")
+    config.data_dir, config.model.backbone = str(tmp_path), "tiny"
+    config.eval_batch_size, config.num_devices = 16, 4  # the last batch is padded
+    config.save_predictions, config.ema_decay = True, 0.5
+    run = experiment.build(config)
+    result = train.train(run, tmp_path / "run")
+    predictions = read_predictions(tmp_path / "run")
+    np.testing.assert_array_equal(predictions["label"], run.eval_data.source.labels)
+    np.testing.assert_allclose(predictions["eval"].sum(1), 1, rtol=1e-5)
+    metrics = ensemble_metrics([tmp_path / "run"])
+    assert metrics == pytest.approx({key: result[key] for key in metrics}, rel=1e-5)
+    assert "eval_ema/accuracy" in metrics
+    (tmp_path / "run" / "predictions_2.npz").unlink()
+    train.evaluate(experiment.build(config), tmp_path / "run")
+    assert ensemble_metrics([tmp_path / "run"]) == metrics
