@@ -54,7 +54,11 @@ def build(config, folder, for_training, may_differ=MAY_DIFFER):
 
 def train_one(config, folder, stop_requested, may_differ=MAY_DIFFER):
     """Trains in `folder`, says where things are and returns the result."""
-    result = train.train(build(config, folder, True, may_differ), folder, stop_requested)
+    run = build(config, folder, True, may_differ)
+    if run.groups and jax.process_index() == 0:
+        print(run.groups)
+        workdir.write_text(Path(folder) / "groups.md", run.groups)
+    result = train.train(run, folder, stop_requested)
     if jax.process_index() == 0:
         print(f"\ntest accuracy {result['eval/accuracy']:.2f} % on {result['eval/examples']:,.0f}")
         print(f"trained parameters {result['params']:,}, stored fixed {result['fixed']:,}")

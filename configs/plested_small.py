@@ -17,7 +17,7 @@ head. Not the paper's data or network: it has no published figures. Measured: `r
 """
 
 from configs import common
-from configs.plested_common import search, turn
+from configs.plested_common import make_search, turn
 
 # Classes to start from; share of the images of the others to fine-tune on; epochs of the start.
 DATA = {"digits": (5, 0.14, 30.0), "cifar10": (8, 0.02, 8.0)}
@@ -94,15 +94,4 @@ def get_search(arg: str = ""):
         "alpha_upper": {"choices": (0.0, 0.01, 0.1, 1.0)},
         "alpha_lower": {"choices": (0.0, 0.01, 0.1, 1.0)},
     }
-    start = {
-        "new_layers": 1, "low_layers": 4, "lr": lr, "low_rate": 1.0, "weight_decay": 5e-4,
-        "alpha_upper": 0.0, "alpha_lower": 0.0,
-    }  # fmt: skip
-    return search(LAYERS, TUNE, space, start, _starts)
-
-
-def _starts(difference):
-    """The rule of thumb: where frozen features do better, stay near them; else train freely."""
-    anchored = {"alpha_upper": 0.1, "alpha_lower": 0.1}
-    free = {"low_rate": 0.3}
-    return [{}, *([anchored, {**anchored, "new_layers": 2}] if difference < 0 else [free])]
+    return make_search(LAYERS, TUNE, space, {"low_layers": 4, "lr": lr})

@@ -14,7 +14,9 @@ from sklearn.datasets import load_sample_image
 from configs import common
 from fixed_head_jax import experiment, stages, sweep, train
 from fixed_head_jax.augment import Options, make_augment
+from fixed_head_jax.backbones import get_backbone
 from fixed_head_jax.data.__main__ import main as prepare_data
+from fixed_head_jax.transfer import dials as transfer
 
 CONFIGS = sorted(
     path.stem
@@ -58,6 +60,8 @@ SWEEPS = [
     ("qian_transfer", "cars,resnet50,grid"),
     ("shalev_stl10", "cifar100"),
     ("kobayashi_inat2018", "decoupling"),
+    ("plested_cars", "as_published"),
+    ("plested_small", "cifar10,tune"),
 ]
 
 
@@ -68,6 +72,61 @@ def test_sweep_is_well_formed_and_its_overrides_are_keys(name, variants):
     sweep.check_sweep(rows)
     for row in rows["rows"]:
         module.get_config(variants).update_from_flattened_dict(row.get("overrides", {}))
+
+
+PLESTED = [name for name in CONFIGS if name.startswith("plested_")]
+
+
+@pytest.mark.parametrize("variants", ["", "as_published"])
+@pytest.mark.parametrize("name", [name for name in PLESTED if name != "plested_small"])
+def test_rows_of_transfer_are_dials_that_can_be_meant(name, variants):
+    module = importlib.import_module(f"configs.{name}")
+    published = module.EXPERIMENT.published
+    rows = module.get_sweep(variants)["rows"]
+    assert {row["name"]: row["published"] for row in rows}.items() <= published.items()
+    for row in rows[:-1]:
+        config = module.get_config(f"{row['name']},{variants}")
+        dials = dict(config.transfer)
+        transfer.check(transfer.Dials(**dials), 22, "weights.safetensors")
+        config.update_from_flattened_dict(row["overrides"])  # what the variant of its name has
+        assert dict(config.transfer) == dials
+    best = module.get_config(f"optimal,{variants}")
+    names = [
+        row["name"]
+        for row in rows
+        if row["published"] == max(published[r["name"]] for r in rows[:-1])
+    ]
+    assert any(
+        dict(module.get_config(f"{name},{variants}").transfer) == dict(best.transfer)
+        for name in names
+    )
+
+
+@pytest.mark.parametrize("name", PLESTED)
+def test_a_search_tries_dials_that_can_be_meant(name):
+    module = importlib.import_module(f"configs.{name}")
+    search, config = module.get_search(), module.get_config()
+    num_layers = len(get_backbone(config.model.backbone).layers)
+    rng = np.random.default_rng(0)
+
+    def drawn(dial):
+        return rng.choice(dial["choices"]).item() if "choices" in dial else dial["high"]
+
+    settings = [{key: drawn(dial) for key, dial in search["space"].items()} for _ in range(200)]
+    starts = [*search["starts"](-3.0), *search["starts"](3.0)]
+    for dials in starts:
+        assert dials.keys() == search["space"].keys()
+        assert all(
+            value in dial["choices"] if "choices" in dial else dial["low"] <= value <= dial["high"]
+            for value, dial in zip(dials.values(), map(search["space"].get, dials), strict=True)
+        )
+    overrides = [search["overrides"](dials) for dials in (*settings, *starts)]
+    for values in (*overrides, *search["probes"].values()):
+        config.update_from_flattened_dict(values)
+        assert config.data.eval_split != "test"
+        start = "none" if values.get("init_from") else "weights.safetensors"
+        frozen = config.model.frozen_backbone
+        transfer.check(transfer.Dials(**config.transfer), num_layers, start, frozen)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
