@@ -24,6 +24,7 @@ from jaxtyping import Float, UInt8
 from fixed_head_jax import experiment
 from fixed_head_jax.data.loader import disk_batches
 from fixed_head_jax.data.pictures import contact_sheet, write_png
+from fixed_head_jax.experiment.images import host_crops, make_augments
 
 
 def load_config(argument: str, overrides: Sequence[str]) -> Any:
@@ -90,7 +91,7 @@ def augmentation_sheet(
     source = experiment.build(config, read_weights=False).train_data.source
     if examples > len(source):
         raise ValueError(f"examples={examples}, but the training split has {len(source)}")
-    train_augment, eval_augment = experiment.make_augments(config, source)
+    train_augment, eval_augment = make_augments(config, source)
     random = np.random.default_rng(config.seed)
     index = random.choice(len(source), examples, replace=False).astype(np.int32)
     read = partial(disk_batches, source, lambda step: index, examples, 0, num_threads=1)
@@ -98,7 +99,7 @@ def augmentation_sheet(
     names = [source.class_names[label] for label in whole["label"]]
     columns = [zip(_levels(eval_augment(jnp.asarray(whole["image"])), config), names, strict=True)]
     train_augment, rng = jax.jit(train_augment), jax.random.key(config.seed)
-    crops = experiment.host_crops(config.data)
+    crops = host_crops(config.data)
     for draw, batch in enumerate(read(num_steps=draws, crops=crops, seed=config.seed)):
         rngs = jax.random.split(jax.random.fold_in(rng, draw), examples + 1)
         batch = train_augment(rngs[:-1], rngs[-1], batch)

@@ -17,7 +17,7 @@ FILES = sorted(
 # Prefix of an import -> where it may stand: files, or folders (ending in "/").
 ALLOWED = {
     "absl.flags": ["main.py"],
-    "ml_collections": ["main.py", "configs/", PACKAGE + "/train.py", PACKAGE + "/experiment.py"],
+    "ml_collections": ["main.py", "configs/", PACKAGE + "/train.py", PACKAGE + "/experiment/"],
     "flax.linen": [
         PACKAGE + place for place in ("/backbones/", "/heads/", "/pooling.py", "/model.py")
     ],

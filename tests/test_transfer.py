@@ -279,7 +279,7 @@ BAD = [
     ({"new_layers": 24}, "new_layers=24 must be 0 ... 23: the backbone has 22 layers, and"),
     ({"new_layers": -1}, "transfer.new_layers=-1 must be 0 ... 23"),
     ({"num_low_lr_layers": 23}, r"num_low_lr_layers=23 must be 0 \.\.\. 22"),
-    ({"lr_head": 0.1, "lr_upper": 0.1, "lr_lower": 0.1}, "lower=0.1 needs .* num_low_lr"),
+    ({"lr_upper": 0.1, "lr_lower": 0.1}, "lr_lower=0.1 needs a group of lower layers"),
     ({"lr_upper": -0.1}, "transfer.lr_upper=-0.1 is negative"),
     ({"alpha_lower": 0.1, "num_low_lr_layers": 3}, "alpha_lower=0.1 is of L2-SP; set transfer.l2"),
     ({"l2_sp": True, "alpha_lower": 0.1}, "alpha_lower=0.1 needs a group of lower layers"),
@@ -464,9 +464,8 @@ def test_new_layers_start_as_drawn_and_the_others_as_loaded(make_config, source,
         return
     run = experiment.build(make_config(init_from=source, **{"transfer.new_layers": k}, seed=5))
     started = jax.jit(run.create_state)(run.initial)
-    loaded = pretrained.from_torch(
-        pretrained.load(source, run.model), run.model, (8, 8, 1), skip_head=True
-    )
+    model = get_model(10, "tiny")
+    loaded = pretrained.from_torch(pretrained.load(source, model), model, (8, 8, 1), skip_head=True)
     drawn = jax.jit(run.create_state)()
     for depth, layer in enumerate(layers):
         is_new = depth >= 5 - k

@@ -11,18 +11,17 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from fixed_head_jax import optim, parallel, pretrained, schedules
-from fixed_head_jax.augment import Options, make_augment
-from fixed_head_jax.data import Dataset, RandomCrop, open_dataset
-from fixed_head_jax.data.crops import check as check_crop
+from fixed_head_jax import parallel, pretrained
+from fixed_head_jax.data import Dataset
 from fixed_head_jax.data.sampling import check_sizes, epoch_start
-from fixed_head_jax.data.sources import Source
 from fixed_head_jax.evaluation import make_evaluate, make_predict
 from fixed_head_jax.evaluators import EVAL, TRAIN, get_evaluator
+from fixed_head_jax.experiment.images import check_mixing, make_augments, open_splits
+from fixed_head_jax.experiment.training import make_training
 from fixed_head_jax.initializers import redraw_orthogonal
 from fixed_head_jax.lookup import check_choice
 from fixed_head_jax.model import get_model
-from fixed_head_jax.paths import match, match_kernels
+from fixed_head_jax.paths import match_kernels
 from fixed_head_jax.step import TrainState, averaged, make_train_step
 from fixed_head_jax.tasks import get_task
 from fixed_head_jax.transfer import dials as transfer
@@ -61,13 +60,13 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     """
     mesh = parallel.make_mesh(config.num_devices)
     _check_sizes(config, mesh.size)
-    train_data, eval_data = _open_splits(config)
+    train_data, eval_data = open_splits(config)
     source = train_data.source
     check_sizes(len(source), config.batch_size, config.seed, config.data.repeats)
     dials = transfer.Dials(**config.transfer)
     model = _get_model(config, source.num_classes, dials)
     augment, eval_augment = make_augments(config, source, parallel.AXIS)
-    _check_mixing(config, model)
+    check_mixing(config, model)
     init, loss = get_task(config.task.name, model, **_options(config.task.options))
 
     starts = partial(epoch_start, num_examples=len(source), batch_size=config.batch_size)
@@ -76,10 +75,7 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     params, _, _ = jax.eval_shape(init, jax.random.key(0), images)
     match_kernels(params, "model.orthogonal_init", config.model.orthogonal_init)
     layers = model.backbone.layers
-    plan, is_trained = _make_plan(config, dials, params, layers)
-    make_schedule = _schedule_maker(config.optim, dials, total_steps, starts)
-    rates, logged_rates = plans.make_rates(plan, is_trained, make_schedule)
-    tx = _make_optimizer(config.optim, params, rates, plan, is_trained)
+    training = make_training(config, dials, params, layers, total_steps, starts)
 
     def create_state(initial: dict | None = None) -> TrainState:
         params, model_state, task_state = init(jax.random.key(config.seed), images)
@@ -89,11 +85,11 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         params = redraw_orthogonal(rng, params, config.model.orthogonal_init)
         ema = jax.tree.map(jnp.copy, averaged(params, model_state)) if config.ema_decay else {}
         step = jnp.zeros((), jnp.int32)
-        return TrainState(step, params, model_state, task_state, tx.init(params), ema)
+        return TrainState(step, params, model_state, task_state, training.tx.init(params), ema)
 
     train_step = make_train_step(
-        loss, tx, augment, logged_rates, config.seed, config.accumulation_steps, config.ema_decay,
-        is_trained,
+        loss, training.tx, augment, training.rates, config.seed, config.accumulation_steps,
+        config.ema_decay, training.is_trained,
     )  # fmt: skip
     initial = {}
     if read_weights:
@@ -104,86 +100,16 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         config, mesh, train_data, eval_data, train_step,
         *_make_evaluates(config, model, eval_augment, datasets, mesh),
         make_predict(model, eval_augment, eval_data, config.eval_batch_size, mesh),
-        is_trained, create_state, initial, total_steps,
+        training.is_trained, create_state, initial, total_steps,
         _event_steps(config.eval_every_epochs, starts, total_steps),
-        plans.table(plan, params, layers) if transfer.is_used(dials) else "",
+        plans.table(training.plan, params, layers) if transfer.is_used(dials) else "",
     )  # fmt: skip
 
 
 _ORTHOGONAL = 2**31 - 1  # folded into the seed: no step's number
 _RISING_METRICS = ("accuracy", "top5_accuracy")  # of the evaluators: larger is better
-_DATA_KEYS = (
-    "first_classes", "skip_classes", "image_size", "resize_size", "interpolation", "placement",
-    "num_threads",
-)  # fmt: skip
-_TRAIN_CROPS = ("center", "random_resized")
 _MODEL_KEYS = ("backbone", "head", "pool", "relu_before_pool", "dropout", "frozen_backbone")
 _OPTION_KEYS = ("backbone_options", "head_options", "pool_options")
-
-
-def _open_splits(config):
-    """Returns the data to train on and the data to evaluate on."""
-    data = config.data
-    open_split = partial(
-        open_dataset, data.name, data_dir=config.data_dir, **{key: data[key] for key in _DATA_KEYS}
-    )
-    train_data = open_split(
-        data.train_split, crops=host_crops(data), fraction=data.train_fraction,
-        list_file=data.train_list, sampler=data.sampler, per_class=data.per_class,
-        repeats=data.repeats,
-    )  # fmt: skip
-    return train_data, open_split(data.eval_split)
-
-
-def host_crops(data):
-    """Returns the random crop of the training images that the host makes, or None."""
-    check_choice("data.train_crop", data.train_crop, _TRAIN_CROPS)
-    crop = RandomCrop(data.image_size or 1, data.crop_scale, method=data.crop_interpolation)
-    check_crop(crop)  # a wrong value is wrong also where nothing reads it
-    if data.train_crop == "center":
-        return None
-    if not data.image_size:
-        raise ValueError("data.train_crop='random_resized' needs data.image_size > 0, got 0")
-    return {"image": crop}
-
-
-def make_augments(
-    config: ConfigDict, source: Source, axis_name: str | None = None
-) -> tuple[Callable, Callable]:
-    """Returns the augmentations of training and evaluation of `augment.make_augment`.
-
-    Args:
-        config: as `build` takes it.
-        source: of the images.
-        axis_name: mesh axis of the step they run in; None outside.
-
-    Raises:
-        ValueError: if they do not fit the images, or the host's crops.
-    """
-    for key in ("mean", "std"):
-        if len(config.data[key]) not in (1, source.image_shape[-1]):
-            raise ValueError(
-                f"data.{key} has {len(config.data[key])} values, but images of {source.name!r} "
-                f"have {source.image_shape[-1]} channels"
-            )
-    options = Options(**config.augment)
-    if (options.crop_scale or options.pad_crop) and config.data.train_crop != "center":
-        raise ValueError(
-            f"data.train_crop={config.data.train_crop!r} crops, and so does augment.crop_scale="
-            f"{options.crop_scale} or augment.pad_crop={options.pad_crop}; set one of them"
-        )
-    return make_augment(
-        source.image_shape, source.num_classes, config.data.mean, config.data.std, options,
-        axis_name,
-    )  # fmt: skip
-
-
-def _check_mixing(config, model):
-    if (config.augment.mixup or config.augment.cutmix) and hasattr(model.head, "training_logits"):
-        raise ValueError(
-            "augment.mixup and augment.cutmix mix labels, but the margin of model.head="
-            f"{config.model.head!r} needs one label per image; set both to 0"
-        )
 
 
 def _get_model(config, num_classes, dials):
@@ -257,46 +183,6 @@ def _check_sizes(config, num_devices):
     check_choice("best_metric", config.best_metric, _RISING_METRICS)
     if not 0 <= config.ema_decay < 1:
         raise ValueError(f"ema_decay must be in [0, 1), got {config.ema_decay}")
-
-
-def _make_plan(config, dials, params, layers):
-    """Returns how every parameter trains, and whether it does."""
-    patterns = (*config.optim.frozen, *transfer.frozen_patterns(dials, params, layers))
-    patterns += ("^backbone/",) if config.model.frozen_backbone else ()
-    is_trained = jax.tree.map(lambda frozen: not frozen, match(params, "optim.frozen", patterns))
-    plan = plans.make_plan(params, layers, dials, config.optim.lr, config.optim.weight_decay)
-    has_no_decay = match(params, "optim.no_decay", config.optim.no_decay)
-    return plans.restrict(plan, is_trained, has_no_decay), is_trained
-
-
-def _schedule_maker(config, dials, total_steps, starts):
-    """Returns `base learning rate -> schedule`."""
-    keys = ("milestones", "factor", "per_epoch", "warmup_per_epoch")
-    options = {key: config[key] for key in keys}
-    options["warmup_steps"] = starts(config.warmup_epochs)
-    options["step_every"] = config.step_every_epochs
-
-    def make_schedule(lr):
-        # Every group warms up from its own share of the rate, so that a frozen one stays frozen.
-        share = 1.0 if dials.as_published or not config.lr else lr / config.lr
-        return schedules.make_schedule(
-            config.schedule, lr, total_steps, starts, warmup_from=share * config.warmup_from,
-            **options,
-        )  # fmt: skip
-
-    return make_schedule
-
-
-def _make_optimizer(config, params, rates, plan, is_trained):
-    keys = (
-        "name", "momentum", "nesterov", "b1", "b2", "eps", "rms_decay", "clip_norm",
-        "lr_multipliers",
-    )  # fmt: skip
-    plateau = dict(config.plateau) if config.schedule == "plateau" else None
-    return optim.make_optimizer(
-        params, rates, weight_decay=plan.beta, l2_sp=plan.alpha, plateau=plateau,
-        is_trained=is_trained, **{key: config[key] for key in keys},
-    )  # fmt: skip
 
 
 def _event_steps(every_epochs, starts, total_steps):

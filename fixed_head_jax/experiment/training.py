@@ -1,0 +1,94 @@
+"""From a config to how the parameters train: groups, learning rates and the optimizer."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from fixed_head_jax import optim, schedules
+from fixed_head_jax.paths import match
+from fixed_head_jax.transfer import dials as transfer
+from fixed_head_jax.transfer import plan as plans
+
+
+class Training(NamedTuple):
+    """How the parameters train.
+
+    Attributes:
+        plan: group, base rate and decay of every parameter, as carried out.
+        is_trained: per parameter: false where it is frozen.
+        rates: learning rates of a step, by the name they are logged under.
+        tx: the optimizer.
+    """
+
+    plan: plans.Plan
+    is_trained: PyTree
+    rates: dict[str, Callable]
+    tx: Any
+
+
+def make_training(
+    config: ConfigDict,
+    dials: transfer.Dials,
+    params: PyTree,
+    layers: transfer.Layers,
+    total_steps: int,
+    starts: Callable[[float], int],
+) -> Training:
+    """Builds the optimizer of a config; arguments as in `experiment.build`.
+
+    Args:
+        config: every key of `configs/common.py`.
+        dials: of `config.transfer`, checked.
+        params: the parameters' shapes.
+        layers: of the backbone.
+        total_steps: length of the run.
+        starts: epoch -> the step it starts at.
+    """
+    plan, is_trained = _make_plan(config, dials, params, layers)
+    make_schedule = _schedule_maker(config.optim, dials, total_steps, starts)
+    rates, logged_rates = plans.make_rates(plan, is_trained, make_schedule)
+    tx = _make_optimizer(config.optim, params, rates, plan, is_trained)
+    return Training(plan, is_trained, logged_rates, tx)
+
+
+def _make_plan(config, dials, params, layers):
+    """Returns how every parameter trains, and whether it does."""
+    patterns = (*config.optim.frozen, *transfer.frozen_patterns(dials, params, layers))
+    patterns += ("^backbone/",) if config.model.frozen_backbone else ()
+    is_trained = jax.tree.map(lambda frozen: not frozen, match(params, "optim.frozen", patterns))
+    plan = plans.make_plan(params, layers, dials, config.optim.lr, config.optim.weight_decay)
+    has_no_decay = match(params, "optim.no_decay", config.optim.no_decay)
+    return plans.restrict(plan, is_trained, has_no_decay), is_trained
+
+
+def _schedule_maker(config, dials, total_steps, starts):
+    """Returns `base learning rate -> schedule`."""
+    keys = ("milestones", "factor", "per_epoch", "warmup_per_epoch")
+    options = {key: config[key] for key in keys}
+    options["warmup_steps"] = starts(config.warmup_epochs)
+    options["step_every"] = config.step_every_epochs
+
+    def make_schedule(lr):
+        # Every group warms up from its own share of the rate, so that a frozen one stays frozen.
+        share = 1.0 if dials.as_published or not config.lr else lr / config.lr
+        return schedules.make_schedule(
+            config.schedule, lr, total_steps, starts, warmup_from=share * config.warmup_from,
+            **options,
+        )  # fmt: skip
+
+    return make_schedule
+
+
+def _make_optimizer(config, params, rates, plan, is_trained):
+    keys = (
+        "name", "momentum", "nesterov", "b1", "b2", "eps", "rms_decay", "clip_norm",
+        "lr_multipliers",
+    )  # fmt: skip
+    plateau = dict(config.plateau) if config.schedule == "plateau" else None
+    return optim.make_optimizer(
+        params, rates, weight_decay=plan.beta, l2_sp=plan.alpha, plateau=plateau,
+        is_trained=is_trained, **{key: config[key] for key in keys},
+    )  # fmt: skip
