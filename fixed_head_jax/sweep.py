@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fixed_head_jax.charts import sweep_chart
 from fixed_head_jax.ensemble import ensemble_metrics
 from fixed_head_jax.report import sweep_rows, sweep_table
 from fixed_head_jax.workdir import write_json, write_text
@@ -30,8 +31,8 @@ def run_sweep(
     finished when its directory `workdir/<name>/seed<seed>` holds a result.json with "accuracy",
     "params" and "fixed"; one that was stopped half-way is given to `run_row` again, which resumes
     it. After each run `sweep.md` and `sweep.csv` in `workdir` hold the table so far, of whatever
-    processes have finished; at the end it is printed. Sweeps that name their table differently can
-    share a workdir, and the runs of rows of the same name.
+    processes have finished; at the end it is printed, and drawn in `sweep.png`. Sweeps that name
+    their table differently can share a workdir, and the runs of rows of the same name.
 
     Args:
         sweep: {"baseline": a row's name, "seeds": integers, "rows": [{"name": directory and table
@@ -81,6 +82,8 @@ def run_sweep(
             if is_main:
                 write_tables(sweep, read_results(sweep, workdir), workdir)
     results = read_results(sweep, workdir)
+    if is_main:
+        sweep_chart(sweep_rows(sweep, results), workdir / f"{_stem(sweep)}.png")
     say("\n" + sweep_table(sweep, results).rstrip())
     return results
 
@@ -140,7 +143,7 @@ def write_tables(
     sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]], workdir: Path
 ) -> None:
     """Writes `sweep.md` (the table) and `sweep.csv` (its unrounded numbers) under `workdir`."""
-    stem = sweep.get("table", "sweep")
+    stem = _stem(sweep)
     write_text(workdir / f"{stem}.md", sweep_table(sweep, results))
     rows = sweep_rows(sweep, results)
     text = io.StringIO()
@@ -148,6 +151,10 @@ def write_tables(
     table.writeheader()
     table.writerows(rows)
     write_text(workdir / f"{stem}.csv", text.getvalue())
+
+
+def _stem(sweep: Mapping[str, Any]) -> str:
+    return sweep.get("table", "sweep")
 
 
 def _read_result(run_dir: Path) -> dict[str, Any] | None:

@@ -61,6 +61,7 @@ def test_seeds_are_the_outer_loop(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "sweep run 6/6: identity seed 2 accuracy 98.00 % (done)" in printed
     assert printed.endswith((tmp_path / "sweep.md").read_text())
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_resume_skips_finished_runs_and_repeats_the_half_done_one(tmp_path, capsys):
