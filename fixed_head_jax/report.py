@@ -1,4 +1,4 @@
-"""Tables of results: heads side by side, published next to measured."""
+"""Tables of results: rows side by side, published next to measured."""
 
 import math
 import statistics
@@ -8,7 +8,7 @@ from typing import Any
 from scipy import stats
 
 COLUMNS = {
-    "head": "head",
+    "head": "row",
     "params": "trained parameters",
     "fixed": "stored fixed parameters",
     "accuracy": "test accuracy (%)",

@@ -198,7 +198,7 @@ def test_gap_is_paired_by_seed_with_its_interval():
 
 def test_table():
     assert sweep_table(make_sweep(), all_results()).splitlines() == [
-        "| head     | trained parameters | stored fixed parameters |  test accuracy (%) |"
+        "| row      | trained parameters | stored fixed parameters |  test accuracy (%) |"
         "        gap to linear |",
         "| -------- | -----------------: | ----------------------: | -----------------: |"
         " -------------------: |",
