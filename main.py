@@ -1,4 +1,4 @@
-"""Trains or evaluates one config, or sweeps over the rows it lists. See README.md."""
+"""Trains, evaluates or searches one config, or sweeps over the rows it lists. See README.md."""
 
 import contextlib
 import importlib.util
@@ -12,9 +12,10 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs.common import EVALUATION_MAY_DIFFER, MAY_DIFFER, flatten
-from fixed_head_jax import experiment, stages, sweep, train, workdir
+from fixed_head_jax import experiment, search, stages, sweep, train, workdir
 from fixed_head_jax.checkpoint import has_checkpoint
 from fixed_head_jax.data.records import BadRecordError
+from fixed_head_jax.ensemble import PredictionsError
 from fixed_head_jax.interval_log import NonFiniteLossError
 
 FLAGS = flags.FLAGS
@@ -24,7 +25,8 @@ EXIT_BAD_INPUT, EXIT_NON_FINITE, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 75, 130
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/x.py or configs/x.py:variant")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; what is in it goes on.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do with the run.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "search"], "What to do.")
+_BUDGET = flags.DEFINE_integer("budget", 20, "With --mode=search: trials in the whole study.")
 _SWEEP = flags.DEFINE_bool("sweep", False, "Runs every row of the config's get_sweep().")
 _SWEEP_INDEX = flags.DEFINE_integer("sweep_index", None, "With --sweep: this row alone, from 0.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Joins the other processes of a cluster.")
@@ -60,7 +62,10 @@ def train_one(config, folder, stop_requested, may_differ=MAY_DIFFER):
         workdir.write_text(Path(folder) / "groups.md", run.groups)
     result = train.train(run, folder, stop_requested)
     if jax.process_index() == 0:
-        print(f"\ntest accuracy {result['eval/accuracy']:.2f} % on {result['eval/examples']:,.0f}")
+        split = run.eval_data.source.split
+        print(
+            f"\n{split} accuracy {result['eval/accuracy']:.2f} % on {result['eval/examples']:,.0f}"
+        )
         print(f"trained parameters {result['params']:,}, stored fixed {result['fixed']:,}")
         for name in ("result.json", "metrics.jsonl", "tensorboard", "checkpoints"):
             print(f"{name:14} {Path(folder) / name}")
@@ -125,6 +130,27 @@ def sweep_all(config, folder, stop_requested, experiment_file):
     sweep.run_sweep(rows, run_row, folder, jax.process_index() == 0, _SWEEP_INDEX.value)
 
 
+def search_all(config, folder, stop_requested, experiment_file):
+    """Searches the dials that the config's file lists, every trial in a folder of its own."""
+    dials = experiment_file("get_search")
+    if dials is None:
+        raise BadInput(f"{FLAGS['config'].config_filename} has no get_search(); nothing to search")
+    if jax.process_count() > 1:
+        raise BadInput("--mode=search takes no --distributed; start it several times instead")
+    with user_errors():
+        search.check_search(dials, folder, _BUDGET.value)
+        for overrides in dials["probes"].values():  # a mistake shows before the first trial
+            experiment.build(override(config, {**dials["splits"], **overrides}))
+        workdir.claim(folder, flatten(config), MAY_DIFFER)
+
+    def run_trial(overrides, trial_folder):
+        trial = override(config, overrides)
+        result = train_all(trial, trial_folder, stop_requested, experiment_file)
+        return {**result, "accuracy": result["eval/accuracy"]}
+
+    search.run_search(dials, run_trial, folder, _BUDGET.value, config.seed)
+
+
 def plan_stages(experiment_file, folder):
     """Returns the plan of the config's stages, or None where it has none."""
     listed = experiment_file("get_stages")
@@ -173,10 +199,14 @@ def main(_):
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     config, folder, experiment_file = _CONFIG.value, _WORKDIR.value, load_experiment_file()
+    if _MODE.value != "train" and _SWEEP.value:
+        raise BadInput(
+            f"--mode={_MODE.value} goes without --sweep; of a sweep, name a row's folder"
+        )
     if _MODE.value == "evaluate":
-        if _SWEEP.value:
-            raise BadInput("--mode=evaluate takes one run; name a row's folder, without --sweep")
         evaluate(config, folder, experiment_file)
+    elif _MODE.value == "search":
+        search_all(config, folder, stop.is_set, experiment_file)
     elif _SWEEP.value:
         sweep_all(config, folder, stop.is_set, experiment_file)
     else:
@@ -199,7 +229,7 @@ def run():
     """Runs main; what a user can mend ends in one line and the documented exit code."""
     try:
         app.run(main, flags_parser=parse_flags)
-    except (BadInput, BadRecordError) as error:
+    except (BadInput, BadRecordError, PredictionsError) as error:
         code, message = EXIT_BAD_INPUT, error
     except NonFiniteLossError as error:
         code, message = EXIT_NON_FINITE, error

@@ -188,7 +188,7 @@ def make_search(num_layers: int, splits: dict, space: dict, start: dict) -> dict
         low = min(dials["low_layers"], num_layers + 1 - new)
         alphas = (dials["alpha_upper"], dials["alpha_lower"])
         return {
-            **splits, "model.frozen_backbone": False, "optim.lr": lr,
+            "model.frozen_backbone": False, "optim.lr": lr,
             "optim.weight_decay": dials["weight_decay"],
             **turn(new, low, (None, None, dials["low_rate"] * lr), alphas),
         }  # fmt: skip
@@ -203,6 +203,7 @@ def make_search(num_layers: int, splits: dict, space: dict, start: dict) -> dict
     return {
         "space": space,
         "overrides": overrides,
+        "splits": splits,
         "probes": {
             "scratch": {**overrides(default), **scratch},
             "frozen": {**overrides(default), **frozen},

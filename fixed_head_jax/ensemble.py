@@ -20,8 +20,12 @@ import numpy as np
 from fixed_head_jax.evaluators.classification import classification_metrics, classification_sums
 from fixed_head_jax.report import markdown
 
-_FILES = "predictions_*.npz"
 _CHUNK = 4096  # examples scored at once
+_FILES = "predictions_*.npz"
+
+
+class PredictionsError(ValueError):
+    """Predictions of a run that are not there, damaged, or of other examples."""
 
 
 def write_predictions(
@@ -47,11 +51,11 @@ def read_predictions(workdir: str | Path) -> dict[str, np.ndarray]:
     """Reads what `write_predictions` wrote last in `workdir`, by step, "split" included.
 
     Raises:
-        ValueError: if there is nothing, or it is damaged.
+        PredictionsError: if there is nothing, or it is damaged.
     """
     files = {int(path.stem.partition("_")[2]): path for path in Path(workdir).glob(_FILES)}
     if not files:
-        raise ValueError(
+        raise PredictionsError(
             f"{str(workdir)!r} holds no predictions; give its command again with "
             "--mode=evaluate --config.save_predictions=True"
         )
@@ -60,7 +64,7 @@ def read_predictions(workdir: str | Path) -> dict[str, np.ndarray]:
         with open(path, "rb") as file, np.load(file) as values:
             return dict(values)
     except Exception as error:  # zipfile, zlib and numpy raise different types
-        raise ValueError(f"{path} is damaged ({type(error).__name__}); remove it") from error
+        raise PredictionsError(f"{path} is damaged ({type(error).__name__}); remove it") from error
 
 
 def ensemble_metrics(workdirs: Sequence[str | Path]) -> dict[str, float]:
@@ -74,7 +78,8 @@ def ensemble_metrics(workdirs: Sequence[str | Path]) -> dict[str, float]:
         of "eval_ema", where all runs kept averages of their parameters.
 
     Raises:
-        ValueError: if there are no runs, or one has no predictions, or other examples.
+        ValueError: if there are no runs.
+        PredictionsError: if one has no predictions, or those of other examples.
     """
     if not workdirs:
         raise ValueError("workdirs must name at least one run, got none")
@@ -86,7 +91,7 @@ def ensemble_metrics(workdirs: Sequence[str | Path]) -> dict[str, float]:
             first, total = (split, labels), predictions
             continue
         if split != first[0] or not np.array_equal(labels, first[1]):
-            raise ValueError(
+            raise PredictionsError(
                 f"{str(workdir)!r} predicts {split}, but {str(workdirs[0])!r} predicts "
                 f"{first[0]}; an ensemble needs the same examples in the same order"
             )
@@ -94,7 +99,7 @@ def ensemble_metrics(workdirs: Sequence[str | Path]) -> dict[str, float]:
             if key not in predictions:
                 del total[key]
             elif total[key].shape != predictions[key].shape:
-                raise ValueError(f"{str(workdir)!r} predicts another number of classes")
+                raise PredictionsError(f"{str(workdir)!r} predicts another number of classes")
             else:
                 total[key] = total[key] + predictions[key]
     return {

@@ -122,7 +122,7 @@ def test_a_search_tries_dials_that_can_be_meant(name):
         )
     overrides = [search["overrides"](dials) for dials in (*settings, *starts)]
     for values in (*overrides, *search["probes"].values()):
-        config.update_from_flattened_dict(values)
+        config.update_from_flattened_dict({**search["splits"], **values})
         assert config.data.eval_split != "test"
         start = "none" if values.get("init_from") else "weights.safetensors"
         frozen = config.model.frozen_backbone

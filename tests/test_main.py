@@ -13,6 +13,7 @@ import pytest
 
 import main
 from fixed_head_jax.data.records import BadRecordError
+from fixed_head_jax.ensemble import PredictionsError
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -47,6 +48,7 @@ def run(*arguments, **options):
     ("error", "code", "line"),
     [
         (BadRecordError("bad record at index 7"), 2, "main.py: bad record at index 7"),
+        (PredictionsError("no predictions"), 2, "main.py: no predictions"),
         (KeyboardInterrupt(), 130, "main.py: interrupted; the last checkpoint is kept"),
     ],
 )
@@ -68,8 +70,11 @@ def test_what_ends_training_is_one_line_and_a_code(monkeypatch, capsys, error, c
         ([], {"config": "configs/digits.py:hadamart"}, "unknown config variant 'hadamart'"),
         (["--config.model.head=identiti"], {}, "did you mean 'identity'"),
         (["--config.data_dir=/nonexistent"], {}, "data_dir '/nonexistent'"),
+        ([], {"config": "configs/plested_small.py"}, "needs weights to start from, and init_from"),
+        (["--mode=search"], {}, "configs/digits.py has no get_search"),
+        (["--mode=search", "--sweep"], {}, "--mode=search goes without --sweep"),
     ],
-    ids=["key", "variant", "head", "data_dir"],
+    ids=["key", "variant", "head", "data_dir", "no_weights", "no_search", "mode"],
 )
 def test_bad_input_ends_in_one_line_and_code_2(tmp_path, arguments, options, message):
     code, _, errors = run(tmp_path / "run", *arguments, **options)
@@ -167,6 +172,40 @@ def test_stages_run_in_one_command_and_in_sweeps(tmp_path, data_dir):
     assert code == 0, errors
     assert (tmp_path / "sweep" / "lr" / "seed3" / "stages.md").exists()
     assert "12.50" in (tmp_path / "sweep" / "sweep.md").read_text()
+
+
+SEARCHED = """
+from configs.plested_small import get_search
+from configs import digits
+
+def get_config(arg=""):
+    config = digits.get_config("linear,smoke")
+    config.data.train_split = "train[:64]"
+    return config
+"""
+
+
+@pytest.mark.slow
+def test_searching_dials_in_one_command(tmp_path, data_dir):
+    (tmp_path / "searched.py").write_text(SEARCHED)
+    config, common = str(tmp_path / "searched.py"), f"--config.data_dir={data_dir}"
+    start, search = tmp_path / "start", tmp_path / "search"
+    assert run(start, common, config=config)[0] == 0
+    arguments = (common, f"--config.init_from={start}", "--mode=search")
+    code, _, errors = run(search, common, "--mode=search", config=config)
+    assert code == 2
+    assert "needs weights to start from" in errors
+    assert not search.exists()
+    code, output, errors = run(search, *arguments, "--budget=2", config=config)
+    assert code == 0, errors
+    assert "rule of thumb" in output
+    best = json.loads((search / "search.json").read_text())["best"]
+    code, output, errors = run(search, *arguments, "--budget=3", config=config)
+    assert code == 0, errors
+    assert "trial 3/3" in output
+    assert {folder.name for folder in (search / "probes").iterdir()} == {"scratch", "frozen"}
+    assert len(list((search / "trials").iterdir())) == 3
+    assert best["accuracy"] <= json.loads((search / "search.json").read_text())["best"]["accuracy"]
 
 
 @pytest.mark.slow
