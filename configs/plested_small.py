@@ -16,23 +16,37 @@ counts from the head, one of the lower layers from the image; the network has 10
 head. Not the paper's data or network: it has no published figures. Measured: `results/`.
 """
 
+from typing import NamedTuple
+
 from configs import common
 from configs.plested_common import make_search, turn
 
-# Classes to start from; share of the images of the others to fine-tune on; epochs of the start.
-DATA = {"digits": (5, 0.14, 30.0), "cifar10": (8, 0.02, 8.0)}
-LAYERS = 10
-LR = {"digits": 0.03, "cifar10": 0.03}
+
+class Data(NamedTuple):
+    """A data set: classes and epochs of the start, then how to fine-tune to the other classes."""
+
+    classes: int
+    start_epochs: float
+    fraction: float  # of the images of the first half of the training split
+    epochs: float
+    lr: float
+    seeds: tuple[int, ...]
+
+
+DATA = {
+    "digits": Data(5, 30.0, 0.14, 60.0, 0.03, (0, 1, 2, 3, 4)),
+    "cifar10": Data(8, 8.0, 0.02, 30.0, 0.03, (0, 1, 2)),
+}
+NUM_LAYERS = 10
 TUNE = {"data.train_split": "train[:50%]", "data.eval_split": "train[50%:]"}
 
 
 def get_config(arg: str = ""):
     variants = common.variants(arg, (*DATA, "pretrain", "tune", "smoke"))
-    data = common.choose(variants, DATA, "digits")
-    classes, share, epochs = DATA[data]
-    config = common.get_config()
-    config.data.name, config.model.backbone = data, "resnet20"
-    if data == "digits":
+    name = common.choose(variants, DATA, "digits")
+    data, config = DATA[name], common.get_config()
+    config.data.name, config.model.backbone = name, "resnet20"
+    if name == "digits":
         config.data.mean, config.data.std, config.augment.pad_crop = (0.305,), (0.376,), 1
     else:
         config.data.mean = (0.4914, 0.4822, 0.4465)
@@ -40,15 +54,16 @@ def get_config(arg: str = ""):
         config.augment.pad_crop, config.augment.flip = 4, True
     config.optim.schedule, config.optim.weight_decay = "cosine", 5e-4
     if "pretrain" in variants:
-        config.data.first_classes = classes
-        config.batch_size, config.total_epochs = (64 if data == "digits" else 128), epochs
+        config.data.first_classes = data.classes
+        config.batch_size = 64 if name == "digits" else 128
+        config.total_epochs = data.start_epochs
         config.optim.lr, config.optim.warmup_epochs = 0.1, 1.0
     else:
-        config.data.skip_classes, config.data.train_fraction = classes, share
+        config.data.skip_classes, config.data.train_fraction = data.classes, data.fraction
         config.data.train_split = TUNE["data.train_split"]
         config.update_from_flattened_dict({**turn(), **(TUNE if "tune" in variants else {})})
-        config.batch_size, config.total_epochs, config.eval_every_epochs = 10, 60.0, 0.0
-        config.optim.lr, config.save_predictions = LR[data], True
+        config.batch_size, config.total_epochs, config.eval_every_epochs = 10, data.epochs, 0.0
+        config.optim.lr, config.save_predictions = data.lr, True
     if "smoke" in variants:
         config.init_from = "none"
         config = common.smoke(config)
@@ -57,7 +72,8 @@ def get_config(arg: str = ""):
 
 def get_sweep(arg: str = ""):
     """One dial at a time; `ensemble` averages the probabilities of the rows that transfer."""
-    lr = LR[common.choose(arg.split(","), DATA, "digits")]
+    data = DATA[common.choose(arg.split(","), DATA, "digits")]
+    lr = data.lr
     rows = {
         "default": turn(),
         **{f"new_layers_{k}": turn(k) for k in (2, 4, 7)},
@@ -79,12 +95,12 @@ def get_sweep(arg: str = ""):
         for name, changes in probes.items()
     ]
     listed.append({"name": "ensemble", "members": tuple(rows), "published": None})
-    return {"baseline": "default", "seeds": (0, 1, 2, 3, 4), "rows": listed}
+    return {"baseline": "default", "seeds": data.seeds, "rows": listed}
 
 
 def get_search(arg: str = ""):
     """All dials at once, on training images that are held out."""
-    lr = LR[common.choose(arg.split(","), DATA, "digits")]
+    data = DATA[common.choose(arg.split(","), DATA, "digits")]
     space = {
         "new_layers": {"choices": (1, 2, 3, 4, 7, 10)},
         "low_layers": {"choices": (1, 4, 7, 10)},
@@ -94,4 +110,4 @@ def get_search(arg: str = ""):
         "alpha_upper": {"choices": (0.0, 0.01, 0.1, 1.0)},
         "alpha_lower": {"choices": (0.0, 0.01, 0.1, 1.0)},
     }
-    return make_search(LAYERS, TUNE, space, {"low_layers": 4, "lr": lr})
+    return make_search(NUM_LAYERS, TUNE, space, {"low_layers": 4, "lr": data.lr})
