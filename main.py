@@ -17,6 +17,7 @@ from fixed_head_jax.checkpoint import has_checkpoint
 from fixed_head_jax.data.records import BadRecordError
 from fixed_head_jax.ensemble import PredictionsError
 from fixed_head_jax.interval_log import NonFiniteLossError
+from fixed_head_jax.transfer import FROM_SCRATCH
 
 FLAGS = flags.FLAGS
 # What a stage starts from is in its plan: the folder of all stages may move.
@@ -94,12 +95,13 @@ def evaluate(config, folder, experiment_file):
 
     Without a checkpoint, those of the weights that `init_from` names.
     """
+    has_weights = config.init_from not in ("", FROM_SCRATCH)
     for stage in plan_stages(experiment_file, folder) or [stages.Stage("", folder, {})]:
         stage_config = override(config, stage.overrides)
         with user_errors():
-            if not config.init_from:
+            if not has_weights:
                 workdir.read_config(stage.folder)
-        run = build(stage_config, stage.folder, bool(config.init_from), EVALUATION_MAY_DIFFER)
+        run = build(stage_config, stage.folder, has_weights, EVALUATION_MAY_DIFFER)
         results = train.evaluate(run, stage.folder)
         if not results:
             raise BadInput(f"workdir {str(stage.folder)!r} has no checkpoint yet; train first")
@@ -132,7 +134,8 @@ def sweep_all(config, folder, stop_requested, experiment_file):
 
 def search_all(config, folder, stop_requested, experiment_file):
     """Searches the dials that the config's file lists, every trial in a folder of its own."""
-    dials = experiment_file("get_search")
+    with user_errors():
+        dials = experiment_file("get_search")
     if dials is None:
         raise BadInput(f"{FLAGS['config'].config_filename} has no get_search(); nothing to search")
     if jax.process_count() > 1:

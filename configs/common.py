@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.checkpoint_every_steps = 0  # saves between evaluations; 0: never
     config.evaluators = ()  # beside accuracy and loss, at every evaluation: see `evaluators`
     config.final_evaluators = ()  # at the last evaluation only: what takes long
-    config.save_predictions = False  # predictions_<step>.npz at the end: what ensembles average
+    config.save_predictions = False  # predictions.npz at the end: what ensembles average
     config.best_metric = "accuracy"  # evaluation metric whose best checkpoint is kept
     config.steps_per_dispatch = 0  # training steps per call of the device; 0: 1 on CPU, else 10
     config.accumulation_steps = 1  # micro-batches per update
@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     # "none": from scratch, also where the dials of transfer or init_skip ask for weights
     config.init_skip = ()  # patterns of names in them to leave out, e.g. ("^head",)
 
-    config.transfer = ConfigDict()  # dials of fine-tuning, see transfer.py
+    config.transfer = ConfigDict()  # dials of fine-tuning, see transfer/dials.py
     config.transfer.new_layers = 0  # layers drawn anew, from the top, the head first; 0: none
     config.transfer.num_low_lr_layers = config_dict.placeholder(int)  # lower group, from the image
     config.transfer.lr_head = config_dict.placeholder(float)  # None: optim.lr; 0: frozen
@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
     config.transfer.beta_new = config_dict.placeholder(float)  # optim.weight_decay, and 0 where
     config.transfer.beta_upper = config_dict.placeholder(float)  # alpha is not
     config.transfer.beta_lower = config_dict.placeholder(float)
-    config.transfer.as_published = False  # the release's L2-SP and warm-up, see transfer.py
+    config.transfer.as_published = False  # the release's L2-SP and warm-up
 
     config.data = ConfigDict()
     config.data.name = "cifar10"  # any TFDS image classification dataset in array_record, or ours

@@ -2,8 +2,8 @@
 
     python main.py --config=configs/plested_caltech256.py --workdir=runs/caltech256 \\
         --config.data_dir=DIR --config.init_from=inception_v4.tf_in1k.safetensors
-    python main.py --config=configs/plested_caltech256.py --sweep ... (the paper's comparison)
-    python main.py --config=configs/plested_caltech256.py --mode=search --budget=40 ... (all dials)
+    python main.py --config=configs/plested_caltech256.py --sweep ...
+    python main.py --config=configs/plested_caltech256.py --mode=search --budget=40 ...
 
 Trained on 30 images of each of 256 classes, tested on all beyond the 50th, tuned (`tune`, `search`)
 on the 20 between; `--config.data.name=caltech256_30_clutter` has clutter as a class, and which of
@@ -48,6 +48,5 @@ def get_sweep(arg: str = ""):
 
 
 def get_search(arg: str = ""):
-    """All dials at once."""
-    del arg  # one search
-    return plested_common.get_search(EXPERIMENT)
+    """Layers, rates, decay and L2-SP at once."""
+    return plested_common.get_search(EXPERIMENT, arg)

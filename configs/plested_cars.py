@@ -2,8 +2,8 @@
 
     python main.py --config=configs/plested_cars.py --workdir=runs/cars \\
         --config.data_dir=DIR --config.init_from=inception_v4.tf_in1k.safetensors
-    python main.py --config=configs/plested_cars.py --sweep ... (the paper's comparison)
-    python main.py --config=configs/plested_cars.py --mode=search --budget=40 ... (all dials)
+    python main.py --config=configs/plested_cars.py --sweep ...
+    python main.py --config=configs/plested_cars.py --mode=search --budget=40 ...
 
 Trained on the 8,144 official training images, tested on the 8,041 test images, tuned (`tune`,
 `search`) on 11 training images of each class, held out. Pre-trained features do not fit: training
@@ -48,6 +48,5 @@ def get_sweep(arg: str = ""):
 
 
 def get_search(arg: str = ""):
-    """All dials at once."""
-    del arg  # one search
-    return plested_common.get_search(EXPERIMENT)
+    """Layers, rates, decay and L2-SP at once."""
+    return plested_common.get_search(EXPERIMENT, arg)

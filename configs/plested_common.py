@@ -1,10 +1,10 @@
 """What the experiments of non-binary transfer share: recipe, rows of dials, and guided search.
 
 The rows are those of the paper's results figure. Their best settings per data set are not
-published: of the release only the recipe and ranges are known. The settings here are assumed,
-within these ranges: rates of head, upper and lower layers as 30 : 10 : 1 with n = 8; L2-SP of 0.01
-on everything transferred, or mixed: 0.02 on the lower layers, the release's live constant, and L2
-above. `--mode=search` looks for better ones.
+published, of the release only the recipe is known. The settings here are assumed: rates of head,
+upper and lower layers as 30 : 10 : 1 with n = 8; L2-SP of 0.01 on everything transferred, or mixed:
+0.02 on the lower layers, the release's live constant, and L2 above. `--mode=search` looks for
+better ones.
 
 Source: Plested, Shen & Gedeon 2021, arXiv 2107.08585, and its release.
 """
@@ -54,11 +54,14 @@ def get_config(experiment: Experiment, arg: str) -> ConfigDict:
     config.data.name, config.optim.lr = experiment.data, experiment.lr
     config.data.train_split, config.data.eval_split = experiment.final_split, "test"
     if "tune" in variants:
-        config.update_from_flattened_dict(TUNE)
+        config.update_from_flattened_dict({**TUNE, "eval_every_epochs": 10.0})
     if "as_published" in variants:
         config.transfer.as_published, config.augment.policy_as_published = True, True
         config.data.mean, config.data.std = experiment.statistics
-    row = experiment.optimal if "optimal" in variants else common.choose(variants, ROWS, ROWS[0])
+    chosen = [name for name in variants if name in (*ROWS, "optimal")] or [ROWS[0]]
+    if len(chosen) > 1:
+        raise ValueError(f"config variants {', '.join(chosen)} are rows; choose one of them")
+    row = experiment.optimal if chosen == ["optimal"] else chosen[0]
     config.update_from_flattened_dict(_rows(experiment, variants)[row])
     if "smoke" in variants:
         config.init_from, config.model.backbone = "none", "resnet20"
@@ -68,27 +71,31 @@ def get_config(experiment: Experiment, arg: str) -> ConfigDict:
 
 def get_sweep(experiment: Experiment, arg: str) -> dict:
     """Returns the paper's comparison; rows whose settings are those of another are left out."""
+    variants = arg.split(",")
     distinct = {}
-    for name, overrides in _rows(experiment, arg.split(",")).items():
+    for name, overrides in _rows(experiment, variants).items():
         if overrides not in distinct.values():
-            distinct[name] = overrides
+            distinct[name] = {"overrides": overrides}
+    distinct["ensemble"] = {"members": tuple(distinct)}
+    # The published figures are of the test images.
+    published = {} if "tune" in variants else experiment.published
     rows = [
-        {"name": name, "overrides": overrides, "published": experiment.published[name]}
-        for name, overrides in distinct.items()
+        {"name": name, **row, "published": published.get(name)} for name, row in distinct.items()
     ]
-    published = experiment.published["ensemble"]
-    rows.append({"name": "ensemble", "members": tuple(distinct), "published": published})
     return {"baseline": "default", "seeds": (0, 1, 2), "rows": rows}
 
 
-def get_search(experiment: Experiment) -> dict:
-    """Returns the search over all dials at once, on the validation images."""
+def get_search(experiment: Experiment, arg: str) -> dict:
+    """Returns the search over layers, rates, decay and L2-SP at once, on the validation images."""
+    if "as_published" in arg.split(","):
+        raise ValueError("as_published has constants in place of dials; search without it")
     alphas = {"choices": (0.0, 0.001, 0.004, 0.01, 0.02, 0.1)}
     space = {
         "new_layers": {"choices": (1, 2, 3, 4, 5, 6, 8, 10, 12)},
         "low_layers": {"choices": (4, 6, 8, 10, 11, 14, 18)},
         "lr": {"low": 0.0025, "high": 0.05, "log": True},
-        "low_rate": {"choices": (0.0, 0.1, 0.3, 0.6, 1.0)},
+        "high_rate": {"choices": (0.1, 0.3, 0.6, 1.0)},
+        "low_rate": {"choices": (0.0, 0.03, 0.1, 0.3, 0.6, 1.0)},
         "weight_decay": {"choices": (1e-4, 5e-4, 1e-3)},
         "alpha_upper": alphas,
         "alpha_lower": alphas,
@@ -111,7 +118,9 @@ def _recipe():
     config.augment.erase_probability, config.augment.erase_fill = 0.5, "pixel"
     config.task.options.label_smoothing = 0.1
     config.batch_size, config.eval_batch_size, config.total_epochs = 32, 128, 800.0
-    config.eval_every_epochs, config.save_predictions = 10.0, True
+    # The test images are looked at once: nothing can be chosen on them, not even when to stop.
+    config.eval_every_epochs, config.checkpoint_every_steps = 0.0, 1000
+    config.save_predictions = True
     config.optim.nesterov, config.optim.weight_decay = True, 5e-4
     config.optim.schedule, config.optim.step_every_epochs, config.optim.factor = "step", 10, 0.9
     config.optim.warmup_epochs, config.optim.warmup_per_epoch = 3.0, True
@@ -132,8 +141,8 @@ def _rows(experiment, variants):
         "mixed_reg_k1": turn(1, LOW_LAYERS, split, alphas=(0.0, 0.02)),
         "mixed_reg": turn(new["mixed_reg"], LOW_LAYERS, split, alphas=(0.0, 0.02)),
     }
-    if "as_published" in variants:  # constants of its own, and always a lower group
-        rows["l2sp"]["transfer.num_low_lr_layers"] = LOW_LAYERS
+    if "as_published" in variants:  # constants of its own, on the lower group: here all layers
+        rows["l2sp"]["transfer.num_low_lr_layers"] = NUM_LAYERS
         alphas = {"transfer.alpha_upper": None, "transfer.alpha_lower": None}
         rows = {name: {**overrides, **alphas} for name, overrides in rows.items()}
     return rows
@@ -172,14 +181,15 @@ def make_search(num_layers: int, splits: dict, space: dict, start: dict) -> dict
     Args:
         num_layers: of the backbone.
         splits: config values that hold out images to tune on.
-        space: dial -> its range: new_layers, low_layers, lr, low_rate (the lower layers' share of
-            the rate), weight_decay, alpha_upper, alpha_lower.
+        space: dial -> its range: new_layers, low_layers, lr (of the head), high_rate and low_rate
+            (the share that the upper and the lower layers have of it), weight_decay, alpha_upper,
+            alpha_lower.
         start: where the first trial differs from the paper's default: new_layers 1, one rate,
             decay of 0.0005, no L2-SP.
     """
     default = {
-        "new_layers": 1, "low_rate": 1.0, "weight_decay": 5e-4, "alpha_upper": 0.0,
-        "alpha_lower": 0.0, **start,
+        "new_layers": 1, "high_rate": 1.0, "low_rate": 1.0, "weight_decay": 5e-4,
+        "alpha_upper": 0.0, "alpha_lower": 0.0, **start,
     }  # fmt: skip
 
     def overrides(dials):
@@ -187,10 +197,11 @@ def make_search(num_layers: int, splits: dict, space: dict, start: dict) -> dict
         # Layers drawn anew are never in the lower group, whose rate may be 0.
         low = min(dials["low_layers"], num_layers + 1 - new)
         alphas = (dials["alpha_upper"], dials["alpha_lower"])
+        rates = (None, dials["high_rate"] * lr, dials["low_rate"] * lr)
         return {
             "model.frozen_backbone": False, "optim.lr": lr,
             "optim.weight_decay": dials["weight_decay"],
-            **turn(new, low, (None, None, dials["low_rate"] * lr), alphas),
+            **turn(new, low, rates, alphas),
         }  # fmt: skip
 
     def starts(difference):

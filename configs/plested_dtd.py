@@ -2,8 +2,8 @@
 
     python main.py --config=configs/plested_dtd.py --workdir=runs/dtd \\
         --config.data_dir=DIR --config.init_from=inception_v4.tf_in1k.safetensors
-    python main.py --config=configs/plested_dtd.py --sweep ... (the paper's comparison)
-    python main.py --config=configs/plested_dtd.py --mode=search --budget=40 ... (all dials)
+    python main.py --config=configs/plested_dtd.py --sweep ...
+    python main.py --config=configs/plested_dtd.py --mode=search --budget=40 ...
 
 Trained on the 3,760 images of training and validation, tested on 1,880; tuned (`tune`, `search`) on
 the validation images. Pre-trained features fit these images: frozen ones are 7.8 points better
@@ -48,6 +48,5 @@ def get_sweep(arg: str = ""):
 
 
 def get_search(arg: str = ""):
-    """All dials at once."""
-    del arg  # one search
-    return plested_common.get_search(EXPERIMENT)
+    """Layers, rates, decay and L2-SP at once."""
+    return plested_common.get_search(EXPERIMENT, arg)

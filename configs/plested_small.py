@@ -11,7 +11,7 @@ the first 8 classes, then ships and trucks on 50 images of each. Every row of th
 dial of `default`; `frozen` and `scratch` are the two measurements of the paper's rule of thumb. The
 images are the same in every run, seeds draw the head, the new layers, the order and augmentation.
 `tune` evaluates on training images that are held out instead of the test images: the rate was
-chosen there, and `--mode=search --budget=40` looks for all dials there. A dial of the upper layers
+chosen there, and `--mode=search --budget=40` turns all dials there. A dial of the upper layers
 counts from the head, one of the lower layers from the image; the network has 10 layers and the
 head. Not the paper's data or network: it has no published figures. Measured: `results/`.
 """
@@ -99,12 +99,13 @@ def get_sweep(arg: str = ""):
 
 
 def get_search(arg: str = ""):
-    """All dials at once, on training images that are held out."""
+    """Layers, rates, decay and L2-SP at once, on training images that are held out."""
     data = DATA[common.choose(arg.split(","), DATA, "digits")]
     space = {
         "new_layers": {"choices": (1, 2, 3, 4, 7, 10)},
         "low_layers": {"choices": (1, 4, 7, 10)},
         "lr": {"low": 0.003, "high": 0.3, "log": True},
+        "high_rate": {"choices": (0.1, 0.3, 1.0)},
         "low_rate": {"choices": (0.0, 0.1, 0.3, 1.0)},
         "weight_decay": {"choices": (1e-4, 5e-4, 1e-3)},
         "alpha_upper": {"choices": (0.0, 0.01, 0.1, 1.0)},

@@ -40,7 +40,7 @@ def sweep_chart(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> N
     axes.set_yticks(range(len(rows)), names, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("test accuracy (%)")
+    axes.set_xlabel("accuracy (%)")
     axes.set_xlim(*_limits(rows))
     axes.ticklabel_format(axis="x", useOffset=False)
     _frame(axes, "x")

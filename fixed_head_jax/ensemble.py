@@ -3,7 +3,8 @@
     python -m fixed_head_jax.ensemble RUN RUN ...
 
 evaluates the ensemble of runs of one data set, of any backbones, heads and seeds, that were trained
-(or evaluated) with `--config.save_predictions=True`.
+with `--config.save_predictions=True`. Evaluating such a run leaves `evaluation_<step>.npz`, of
+another split or of the best checkpoint, which can be named in place of the folder.
 """
 
 import argparse
@@ -21,45 +22,41 @@ from fixed_head_jax.evaluators.classification import classification_metrics, cla
 from fixed_head_jax.report import markdown
 
 _CHUNK = 4096  # examples scored at once
-_FILES = "predictions_*.npz"
+FILE = "predictions.npz"  # of a workdir: its evaluation split after the last step
 
 
 class PredictionsError(ValueError):
     """Predictions of a run that are not there, damaged, or of other examples."""
 
 
-def write_predictions(
-    workdir: str | Path, step: int, split: str, predictions: Mapping[str, np.ndarray]
-) -> None:
-    """Writes `predictions_<step>.npz` in `workdir`, whole or not at all.
+def write_predictions(path: str | Path, predictions: Mapping[str, Any]) -> None:
+    """Writes a file of predictions, whole or not at all.
 
     Args:
-        workdir: folder of the run.
-        step: of the checkpoint.
-        split: what the examples are, for people and to tell runs on others apart.
-        predictions: "label" [N] and, by the name of the model ("eval", "eval_ema"), probabilities
-            [N, K].
+        path: the .npz file.
+        predictions: "split", text that says what the examples are; "label" [N]; and by the name of
+            the model ("eval", "eval_ema") probabilities [N, K].
     """
-    path = Path(workdir) / f"predictions_{step}.npz"
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     with open(partial, "wb") as file:
-        np.savez(file, split=split, **predictions)
+        np.savez(file, **predictions)
     os.replace(partial, path)
 
 
-def read_predictions(workdir: str | Path) -> dict[str, np.ndarray]:
-    """Reads what `write_predictions` wrote last in `workdir`, by step, "split" included.
+def read_predictions(run: str | Path) -> dict[str, np.ndarray]:
+    """Reads predictions, "split" included: a file, or that which training left in a workdir.
 
     Raises:
-        PredictionsError: if there is nothing, or it is damaged.
+        PredictionsError: if there are none, or they are damaged.
     """
-    files = {int(path.stem.partition("_")[2]): path for path in Path(workdir).glob(_FILES)}
-    if not files:
+    path = Path(run) / FILE if Path(run).is_dir() else Path(run)
+    if not path.exists():
         raise PredictionsError(
-            f"{str(workdir)!r} holds no predictions; give its command again with "
-            "--mode=evaluate --config.save_predictions=True"
+            f"{str(run)!r} holds no predictions; give its command again with "
+            "--config.save_predictions=True"
         )
-    path = files[max(files)]
     try:
         with open(path, "rb") as file, np.load(file) as values:
             return dict(values)
@@ -67,45 +64,54 @@ def read_predictions(workdir: str | Path) -> dict[str, np.ndarray]:
         raise PredictionsError(f"{path} is damaged ({type(error).__name__}); remove it") from error
 
 
-def ensemble_metrics(workdirs: Sequence[str | Path]) -> dict[str, float]:
-    """Measures the mean of the class probabilities of several runs.
+def average(runs: Sequence[str | Path]) -> dict[str, np.ndarray]:
+    """Returns the predictions of an ensemble: the mean of the class probabilities of its runs.
 
     Args:
-        workdirs: folders of the runs.
+        runs: workdirs or files, of the same examples.
 
     Returns:
-        "eval/accuracy", "eval/top5_accuracy" (percent), "eval/loss", "eval/examples"; and the same
-        of "eval_ema", where all runs kept averages of their parameters.
+        As `read_predictions`; "eval_ema" only where all runs kept averages of their parameters.
 
     Raises:
         ValueError: if there are no runs.
         PredictionsError: if one has no predictions, or those of other examples.
     """
-    if not workdirs:
-        raise ValueError("workdirs must name at least one run, got none")
-    first, total = None, {}
-    for workdir in workdirs:
-        predictions = read_predictions(workdir)
-        split, labels = str(predictions.pop("split")), predictions.pop("label")
-        if first is None:
-            first, total = (split, labels), predictions
-            continue
-        if split != first[0] or not np.array_equal(labels, first[1]):
+    if not runs:
+        raise ValueError("runs must name at least one run, got none")
+    total = read_predictions(runs[0])
+    split, labels = total.pop("split"), total.pop("label")
+    for run in runs[1:]:
+        predictions = read_predictions(run)
+        if predictions["split"] != split or not np.array_equal(predictions["label"], labels):
             raise PredictionsError(
-                f"{str(workdir)!r} predicts {split}, but {str(workdirs[0])!r} predicts "
-                f"{first[0]}; an ensemble needs the same examples in the same order"
+                f"{str(run)!r} predicts {predictions['split']}, but {str(runs[0])!r} predicts "
+                f"{split}; an ensemble needs the same examples in the same order"
             )
-        for key in list(total):
-            if key not in predictions:
-                del total[key]
-            elif total[key].shape != predictions[key].shape:
-                raise PredictionsError(f"{str(workdir)!r} predicts another number of classes")
-            else:
-                total[key] = total[key] + predictions[key]
+        total = {key: value for key, value in total.items() if key in predictions}
+        for key in total:
+            if predictions[key].shape != total[key].shape:
+                raise PredictionsError(f"{str(run)!r} predicts another number of classes")
+            total[key] = total[key] + predictions[key]
+    mean = {key: value / len(runs) for key, value in total.items()}
+    return {"split": split, "label": labels, **mean}
+
+
+def measure(predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Measures predictions.
+
+    Args:
+        predictions: of `read_predictions` or `average`.
+
+    Returns:
+        "eval/accuracy", "eval/top5_accuracy" (percent), "eval/loss" and "eval/examples", and the
+        same of "eval_ema" where it is there.
+    """
     return {
         f"{key}/{name}": value
-        for key, probabilities in total.items()
-        for name, value in _score(probabilities / len(workdirs), first[1]).items()
+        for key, probabilities in predictions.items()
+        if key not in ("split", "label")
+        for name, value in _score(probabilities, predictions["label"]).items()
     }
 
 
@@ -121,11 +127,11 @@ def _score(probabilities, labels):
     return classification_metrics(sums)
 
 
-def _table(workdirs: Sequence[str]) -> str:
+def _table(runs: Sequence[str]) -> str:
     """Formats accuracy and loss of every run and of their ensemble."""
-    rows: list[tuple[str, dict[str, Any]]] = [(run, ensemble_metrics([run])) for run in workdirs]
-    rows.append((f"ensemble of {len(workdirs)}", ensemble_metrics(workdirs)))
-    names = [name for name in rows[0][1] if name in rows[-1][1]]
+    rows: list[tuple[str, dict[str, Any]]] = [(run, measure(read_predictions(run))) for run in runs]
+    rows.append((f"ensemble of {len(runs)}", measure(average(runs))))
+    names = list(rows[-1][1])
     cells = [["run", *names]]
     cells += [[run, *(f"{metrics[name]:.6g}" for name in names)] for run, metrics in rows]
     return markdown(cells)
@@ -134,7 +140,7 @@ def _table(workdirs: Sequence[str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m fixed_head_jax.ensemble")
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="workdir of a finished run")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="workdir, or .npz file")
     options = parser.parse_args(arguments)
     try:
         print(_table(options.runs), end="")

@@ -1,13 +1,12 @@
 """Optimizers, built from optax's own parts.
 
 The chain, in order: clip, weight decay (SGD, RMSProp), the rule, weight decay (AdamW), learning
-rate, multipliers, plateau; all of it inside `optax.partition`, which never shows it frozen leaves.
-L2-SP is decay towards the start, and stands beside the weight decay. Parameters are selected by
-regular expressions on their path, such as "backbone/conv1/kernel".
+rate, plateau; all of it inside `optax.partition`, which never shows it frozen leaves.
+L2-SP is decay towards the start, and stands beside the weight decay. What differs by parameter
+(rates, strengths of decay, what trains at all) comes as trees.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from fixed_head_jax import lookup, paths
+from fixed_head_jax import lookup
 
 PlateauState = optax.contrib.ReduceLROnPlateauState
 Number = int | float
@@ -43,7 +42,6 @@ def make_optimizer(
     rms_decay: Number = 0.99,
     clip_norm: Number = 0.0,
     is_trained: PyTree = None,
-    lr_multipliers: Sequence[Any] = (),
     plateau: Mapping[str, Any] | None = None,
 ) -> optax.GradientTransformation:
     """Builds the optimizer; its state is a pytree of arrays without slots for frozen leaves.
@@ -65,14 +63,13 @@ def make_optimizer(
         rms_decay: of rmsprop's mean square.
         clip_norm: largest global norm of the gradient that is not frozen; 0 for no clipping.
         is_trained: per parameter, false for those that never change; None for all.
-        lr_multipliers: pairs (pattern, multiplier of the rate); the first match wins.
         plateau: None, or {"factor", "patience", "threshold", "mode"}, driven by `observe`.
 
     Returns:
         The transformation; its `update` needs `params`.
 
     Raises:
-        ValueError: on an unknown name, a bad value or a pattern that matches no parameter.
+        ValueError: on an unknown name, a bad value, or nothing to train.
     """
     _check_optimizer(name, momentum, nesterov, weight_decay, clip_norm)
     if not _is_tree(weight_decay):
@@ -87,7 +84,6 @@ def make_optimizer(
         stages += _by_value(optax.scale_by_learning_rate, schedule)
     else:
         stages += [optax.scale_by_learning_rate(schedule)]
-    stages += _by_value(optax.scale, _multipliers(params, lr_multipliers), neutral=1.0)
     stages += [_scale_by_plateau(plateau)] if plateau is not None else []
     labels = jax.tree.map(lambda trains: "trained" if trains else "frozen", is_trained)
     transforms = {"trained": optax.chain(*stages), "frozen": optax.set_to_zero()}
@@ -198,18 +194,9 @@ def _rule(name, decay, momentum, nesterov, rms_decay, b1, b2, eps):
     return lookup.build("optimizer", rules, name, {})
 
 
-def _multipliers(params, lr_multipliers):
-    """Returns the factor of every parameter's rate."""
-    paths.match(params, "lr_multipliers", [pattern for pattern, _ in lr_multipliers])
-    names, treedef = paths.flatten(params)
-    return treedef.unflatten(
-        [next((m for p, m in lr_multipliers if re.search(p, name)), 1.0) for name in names]
-    )
-
-
-def _by_value(make, values, neutral=0.0):
-    """Returns `make(value)` of every distinct value of a tree, for the parameters that have it."""
-    distinct = [value for value in dict.fromkeys(jax.tree.leaves(values)) if value != neutral]
+def _by_value(make, values):
+    """Returns `make(value)` of every distinct value but 0, for the parameters that have it."""
+    distinct = [value for value in dict.fromkeys(jax.tree.leaves(values)) if value != 0]
     return [
         optax.masked(make(value), jax.tree.map(lambda v, value=value: v == value, values))
         for value in distinct

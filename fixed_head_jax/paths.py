@@ -37,6 +37,27 @@ def match(params: PyTree, argument: str, patterns: Sequence[str]) -> PyTree:
     return treedef.unflatten([any(re.search(p, path) for p in patterns) for path in paths])
 
 
+def multipliers(params: PyTree, argument: str, pairs: Sequence[tuple[str, float]]) -> PyTree:
+    """Returns a tree of factors: that of the first pattern found in a parameter's path, or 1.
+
+    Args:
+        params: the parameters, or their shapes.
+        argument: where the pairs come from, for the messages.
+        pairs: (pattern, factor >= 0).
+
+    Raises:
+        ValueError: on a pattern that matches no parameter, or a negative factor.
+    """
+    match(params, argument, [pattern for pattern, _ in pairs])
+    for pattern, factor in pairs:
+        if factor < 0:
+            raise ValueError(f"{argument} has the factor {factor} for {pattern!r}; use 0 or more")
+    paths, treedef = flatten(params)
+    return treedef.unflatten(
+        [next((factor for p, factor in pairs if re.search(p, path)), 1.0) for path in paths]
+    )
+
+
 def match_kernels(params: PyTree, argument: str, patterns: Sequence[str]) -> PyTree:
     """Returns `match`; raises ValueError too on a match that is not a kernel."""
     matched = match(params, argument, patterns)

@@ -11,7 +11,7 @@ COLUMNS = {
     "head": "row",
     "params": "trained parameters",
     "fixed": "stored fixed parameters",
-    "accuracy": "test accuracy (%)",
+    "accuracy": "accuracy (%)",
     "gap": "gap to {baseline}",
     "published": "published (%)",
 }
@@ -92,9 +92,10 @@ def _interval(values):
 def sweep_table(sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
     """Formats the finished runs of a sweep as an aligned Markdown table.
 
-    The test accuracy is the mean over seeds with the sample standard deviation and the number of
-    runs; the gap is the mean difference to the baseline under the same seeds, with its 95 %
-    interval in brackets. The published column is there if a row has one.
+    The accuracy, on the split that the runs were evaluated on, is the mean over seeds with the
+    sample standard deviation and the number of runs; the gap is the mean difference to the baseline
+    under the same seeds, with its 95 % interval in brackets. The published column is there if a row
+    has one.
 
     Args:
         sweep: "baseline", "seeds" and "rows", see `sweep.run_sweep`.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fixed_head_jax.charts import sweep_chart
-from fixed_head_jax.ensemble import ensemble_metrics
+from fixed_head_jax.ensemble import FILE, average, measure, write_predictions
 from fixed_head_jax.report import sweep_rows, sweep_table
 from fixed_head_jax.workdir import write_json, write_text
 
@@ -65,7 +65,7 @@ def run_sweep(
             if result is None:
                 say(f"sweep run {count}/{total}: {run_dir}")
                 if "members" in row:
-                    result = _ensemble(row, seed, workdir)
+                    result = _ensemble(row, seed, workdir, is_main)
                 else:
                     result = dict(run_row({**row["overrides"], "seed": seed}, run_dir))
                 if result is None:
@@ -88,13 +88,18 @@ def run_sweep(
     return results
 
 
-def _ensemble(row: Mapping[str, Any], seed: int, workdir: Path) -> dict[str, Any] | None:
-    """Returns the result of the ensemble of a row's members, None where one is not finished."""
+def _ensemble(
+    row: Mapping[str, Any], seed: int, workdir: Path, is_main: bool
+) -> dict[str, Any] | None:
+    """Makes the ensemble of a row's members; returns None where one of them is not finished."""
     folders = [workdir / name / f"seed{seed}" for name in row["members"]]
     results = [_read_result(folder) for folder in folders]
     if None in results:
         return None
-    metrics = ensemble_metrics(folders)
+    predictions = average(folders)
+    if is_main:
+        write_predictions(workdir / row["name"] / f"seed{seed}" / FILE, predictions)
+    metrics = measure(predictions)
     counts = {key: sum(result[key] for result in results) for key in ("params", "fixed")}
     return {**metrics, **counts, "accuracy": metrics["eval/accuracy"]}
 

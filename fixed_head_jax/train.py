@@ -11,6 +11,7 @@ import numpy as np
 
 from fixed_head_jax import optim, parallel
 from fixed_head_jax.checkpoint import Checkpoints, Restored
+from fixed_head_jax.ensemble import FILE as PREDICTIONS_FILE
 from fixed_head_jax.ensemble import write_predictions
 from fixed_head_jax.evaluators import EVAL, TRAIN
 from fixed_head_jax.experiment import Run
@@ -56,9 +57,7 @@ def _models(state: TrainState) -> dict[str, dict]:
     return models
 
 
-def _save_predictions(
-    run: Run, workdir: str | Path, programs: Programs, step: int, state: TrainState
-) -> None:
+def _save_predictions(run: Run, path: Path, programs: Programs, state: TrainState) -> None:
     """Writes the class probabilities of the evaluation split, if the config asks for them."""
     if not run.config.save_predictions:
         return
@@ -66,7 +65,7 @@ def _save_predictions(
     if jax.process_index() == 0:
         source = run.eval_data.source
         split = f"{source.split!r} of {source.name!r}"
-        write_predictions(workdir, step, split, predictions)
+        write_predictions(path, {"split": split, **predictions})
 
 
 def train(run: Run, workdir: str | Path, stop_requested: Callable = lambda: False) -> dict:
@@ -150,7 +149,7 @@ def _loop(run, checkpoints, workdir, stop_requested):
             if step < run.total_steps and parallel.any_process(stop_requested()):
                 save(None)
                 raise Stopped(f"stopped at step {step:,} of {run.total_steps:,}; state saved")
-    _save_predictions(run, workdir, programs, step, state)
+    _save_predictions(run, Path(workdir) / PREDICTIONS_FILE, programs, state)
     fixed = state.model_state.get("fixed", {})
     counts = {"params": _size(state.params, run.is_trained), "fixed": _size(fixed)}
     return {**metrics, **counts, "step": step}
@@ -202,10 +201,10 @@ def evaluate(run: Run, workdir: str | Path) -> dict[int, dict[str, float]]:
     for step in sorted(steps):
         state = checkpoints.restore(step, abstract_state, run.mesh).state
         results[step] = run.final_evaluate(_models(state), programs.arrays)
-        _save_predictions(run, workdir, programs, step, state)
+        _save_predictions(run, Path(workdir) / f"evaluation_{step}.npz", programs, state)
     if not steps and run.initial:
         state = parallel.replicate(jax.jit(run.create_state)(run.initial), run.mesh)
         results[0] = run.final_evaluate(_models(state), programs.arrays)
-        _save_predictions(run, workdir, programs, 0, state)
+        _save_predictions(run, Path(workdir) / "evaluation_0.npz", programs, state)
     checkpoints.close()
     return results

@@ -12,11 +12,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from configs import common
-from fixed_head_jax import experiment, stages, sweep, train
+from fixed_head_jax import experiment, stages, sweep, train, transfer
 from fixed_head_jax.augment import Options, make_augment
 from fixed_head_jax.backbones import get_backbone
 from fixed_head_jax.data.__main__ import main as prepare_data
-from fixed_head_jax.transfer import dials as transfer
 
 CONFIGS = sorted(
     path.stem
@@ -87,7 +86,7 @@ def test_rows_of_transfer_are_dials_that_can_be_meant(name, variants):
     for row in rows[:-1]:
         config = module.get_config(f"{row['name']},{variants}")
         dials = dict(config.transfer)
-        transfer.check(transfer.Dials(**dials), 22, "weights.safetensors")
+        transfer.check(transfer.Dials(**dials), 22, "weights.safetensors", config.optim.lr)
         config.update_from_flattened_dict(row["overrides"])  # what the variant of its name has
         assert dict(config.transfer) == dials
     best = module.get_config(f"optimal,{variants}")
@@ -100,6 +99,16 @@ def test_rows_of_transfer_are_dials_that_can_be_meant(name, variants):
         dict(module.get_config(f"{name},{variants}").transfer) == dict(best.transfer)
         for name in names
     )
+
+
+def test_what_does_not_go_together_in_experiments_of_transfer():
+    cars = importlib.import_module("configs.plested_cars")
+    with pytest.raises(ValueError, match="reinit, l2sp are rows; choose one"):
+        cars.get_config("reinit,tune,l2sp")
+    with pytest.raises(ValueError, match="search without it"):
+        cars.get_search("as_published")
+    assert all(row["published"] is None for row in cars.get_sweep("tune")["rows"])
+    assert cars.get_config().eval_every_epochs == 0  # nothing is chosen on the test images
 
 
 @pytest.mark.parametrize("name", PLESTED)
@@ -126,7 +135,7 @@ def test_a_search_tries_dials_that_can_be_meant(name):
         assert config.data.eval_split != "test"
         start = "none" if values.get("init_from") else "weights.safetensors"
         frozen = config.model.frozen_backbone
-        transfer.check(transfer.Dials(**config.transfer), num_layers, start, frozen)
+        transfer.check(transfer.Dials(**config.transfer), num_layers, start, 0.03, frozen)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -5,17 +5,21 @@ import pytest
 
 from configs import digits
 from fixed_head_jax import ensemble, experiment, train
-from fixed_head_jax.ensemble import ensemble_metrics, read_predictions, write_predictions
+from fixed_head_jax.ensemble import average, measure, read_predictions, write_predictions
 
+FILE = "predictions.npz"
 LABELS = np.array([0, 2, 1, 6, 3], np.int32)
 
 
 def write_run(folder, seed, split="'test' of 'numbers'", labels=LABELS, classes=7, **more):
-    folder.mkdir()
     probabilities = np.random.default_rng(seed).dirichlet(np.ones(classes), len(labels))
     predictions = {"label": labels, "eval": probabilities.astype(np.float32), **more}
-    write_predictions(folder, 3, split, predictions)
+    write_predictions(folder / FILE, {"split": split, **predictions})
     return probabilities
+
+
+def ensemble_metrics(runs):
+    return measure(average(runs))
 
 
 def test_the_mean_of_the_probabilities(tmp_path):
@@ -46,17 +50,17 @@ def test_averages_of_parameters_count_where_all_runs_have_them(tmp_path):
 
 
 def test_a_certain_mistake_has_a_finite_loss(tmp_path):
-    (tmp_path / "run").mkdir()
     predictions = {"label": LABELS[:1], "eval": np.eye(7, dtype=np.float32)[1:2]}
-    write_predictions(tmp_path / "run", 3, "x", predictions)
+    write_predictions(tmp_path / "run" / FILE, {"split": "x", **predictions})
     assert 80 < ensemble_metrics([tmp_path / "run"])["eval/loss"] < 100
 
 
-def test_the_newest_predictions_are_read(tmp_path):
+def test_a_file_can_be_named_in_place_of_a_folder(tmp_path):
     write_run(tmp_path / "run", 0)
-    for step in (20, 100):
-        write_predictions(tmp_path / "run", step, "x", {"label": LABELS + step})
-    np.testing.assert_array_equal(read_predictions(tmp_path / "run")["label"], LABELS + 100)
+    other = tmp_path / "run" / "evaluation_7.npz"
+    write_predictions(other, {"split": "x", "label": LABELS + 1})
+    np.testing.assert_array_equal(read_predictions(other)["label"], LABELS + 1)
+    np.testing.assert_array_equal(read_predictions(tmp_path / "run")["label"], LABELS)
     assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -76,7 +80,7 @@ def test_runs_that_do_not_go_together_are_refused(tmp_path):
             ensemble_metrics([tmp_path / "a", tmp_path / name])
     (file,) = (tmp_path / "a").iterdir()
     file.write_bytes(file.read_bytes()[:300])
-    with pytest.raises(ValueError, match="predictions_3.npz is damaged"):
+    with pytest.raises(ValueError, match="predictions.npz is damaged"):
         ensemble_metrics([tmp_path / "a"])
     with pytest.raises(ValueError, match="at least one run"):
         ensemble_metrics([])
@@ -107,6 +111,8 @@ def test_a_run_predicts_what_it_was_evaluated_on(tmp_path):
     metrics = ensemble_metrics([tmp_path / "run"])
     assert metrics == pytest.approx({key: result[key] for key in metrics}, rel=1e-5)
     assert "eval_ema/accuracy" in metrics
-    (tmp_path / "run" / "predictions_2.npz").unlink()
+    config.data.eval_split = "test[:20]"
     train.evaluate(experiment.build(config), tmp_path / "run")
+    part = read_predictions(tmp_path / "run" / "evaluation_2.npz")
+    np.testing.assert_allclose(part["eval"], predictions["eval"][:20], rtol=1e-5)
     assert ensemble_metrics([tmp_path / "run"]) == metrics

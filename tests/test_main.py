@@ -71,7 +71,7 @@ def test_what_ends_training_is_one_line_and_a_code(monkeypatch, capsys, error, c
         (["--config.model.head=identiti"], {}, "did you mean 'identity'"),
         (["--config.data_dir=/nonexistent"], {}, "data_dir '/nonexistent'"),
         ([], {"config": "configs/plested_small.py"}, "needs weights to start from, and init_from"),
-        (["--mode=search"], {}, "configs/digits.py has no get_search"),
+        (["--mode=search"], {}, "digits.py:orthogonal has no get_search"),
         (["--mode=search", "--sweep"], {}, "--mode=search goes without --sweep"),
     ],
     ids=["key", "variant", "head", "data_dir", "no_weights", "no_search", "mode"],

@@ -135,18 +135,29 @@ def test_adamw():
     assert_close(out, oracle(params, gradients, rule))
 
 
-def test_decay_by_parameter_and_first_matching_multiplier():
+def test_decay_by_parameter():
     params = make_params()
     gradients = make_gradients(params, 4)
-    multipliers = [("^head/bias", 3.0), ("^head", 10.0), ("bn1", 0.0)]
-    decays = by_kernel(params, kernels=0.1, others=0.0)
-    out, _ = run(params, gradients, weight_decay=decays, lr_multipliers=multipliers)
-    lrs = {"head/bias": 0.3, "head/kernel": 1.0, "backbone/conv1/kernel": 0.1}
+    out, _ = run(params, gradients, weight_decay=by_kernel(params, kernels=0.1, others=0.0))
     for path, value in by_path(out).items():
         decay = 0.1 if path.endswith("kernel") else 0.0
-        lr = lrs.get(path, 0.0)
-        expected = oracle(params, gradients, torch_sgd(lambda s, lr=lr: lr, weight_decay=decay))
+        expected = oracle(params, gradients, torch_sgd(lambda s: 0.1, weight_decay=decay))
         np.testing.assert_allclose(value, expected[path], rtol=2e-5, atol=2e-6, err_msg=path)
+
+
+def test_the_first_matching_multiplier_counts():
+    pairs = [("^head/bias", 3.0), ("^head", 10.0), ("bn1", 0.0)]
+    factors = paths.multipliers(make_params(), "optim.lr_multipliers", pairs)
+    assert factors == {
+        "backbone": {"conv1": {"kernel": 1.0}, "bn1": {"scale": 0.0, "bias": 0.0}},
+        "head": {"kernel": 10.0, "bias": 3.0},
+    }
+    for pairs, message in (
+        ([("haed", 2.0)], "optim.lr_multipliers pattern 'haed' matches no parameter"),
+        ([("head", -2.0)], "optim.lr_multipliers has the factor -2.0 for 'head'; use 0 or more"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            paths.multipliers(make_params(), "optim.lr_multipliers", pairs)
 
 
 def by_kernel(params, kernels, others):
@@ -246,8 +257,7 @@ def test_frozen_leaves_keep_every_bit_and_have_no_slots(name):
     params["backbone"]["conv1"]["kernel"] = odd
     gradients = make_gradients(params, 5)
     options = {"weight_decay": 0.1, "clip_norm": 1.0, "is_trained": trained(params, "^backbone/")}
-    multipliers = [("conv1", 2.0), ("head", 3.0)]
-    out, state = run(params, gradients, name=name, lr_multipliers=multipliers, **options)
+    out, state = run(params, gradients, name=name, **options)
     for before, after in zip(
         jax.tree.leaves(params["backbone"]), jax.tree.leaves(out["backbone"]), strict=True
     ):
@@ -339,7 +349,6 @@ def test_state_is_a_pytree_of_arrays():
     "options, message",
     [
         ({"name": "lamb"}, "unknown optimizer 'lamb'.*sgd, rmsprop, adamw"),
-        ({"lr_multipliers": [("haed", 2.0)]}, "lr_multipliers pattern 'haed' matches no parameter"),
         ({"is_trained": trained(make_params(), ".")}, "all parameters are frozen; leave some"),
         ({"nesterov": True, "name": "adamw"}, "nesterov=True needs sgd"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov=True needs sgd with momentum > 0"),

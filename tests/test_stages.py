@@ -55,7 +55,7 @@ def test_stages_leave_one_table_and_one_result(tmp_path, capsys):
     table = (tmp_path / "stages.md").read_text()
     assert table == stage_table(results)
     assert [line.replace(" ", "") for line in table.splitlines()] == [
-        "|stage|testaccuracy(%)|few-shot|",
+        "|stage|accuracy(%)|few-shot|",
         "|----------|----------------:|-------:|",
         "|first|40.00|-|",
         "|first,ncm|45.50|-|",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fixed_head_jax.ensemble import write_predictions
+from fixed_head_jax.ensemble import FILE, average, write_predictions
 from fixed_head_jax.report import sweep_rows, sweep_table
 from fixed_head_jax.sweep import run_sweep
 
@@ -113,7 +113,7 @@ def test_a_row_of_members_is_their_ensemble_seed_by_seed(tmp_path, capsys):
             result = super().__call__(overrides, run_dir)
             share = np.array(shares[overrides["model.head"]])[:, None]
             predictions = {"label": labels, "eval": share * right + (1 - share) * wrong}
-            write_predictions(run_dir, 7, "'test' of 'numbers'", predictions)
+            write_predictions(run_dir / FILE, {"split": "'test' of 'numbers'", **predictions})
             return result
 
     run_sweep(rows, Predict(), tmp_path, row_index=2)  # before the runs that it takes
@@ -124,6 +124,9 @@ def test_a_row_of_members_is_their_ensemble_seed_by_seed(tmp_path, capsys):
     assert both[0]["accuracy"] == both[0]["eval/accuracy"] == 50  # 0.65, 0.45, 0.45, 0.65
     assert (both[0]["params"], both[0]["fixed"]) == (2 * 1234567, 2 * 640)
     assert "| both" in (tmp_path / "sweep.md").read_text()
+    members = [tmp_path / name / "seed0" for name in ("linear", "identity")]
+    for runs in ([tmp_path / "both" / "seed0"], [*members, tmp_path / "both" / "seed0"]):
+        np.testing.assert_allclose(average(runs)["eval"], average(members)["eval"])
 
 
 def test_broken_result_names_the_file(tmp_path):
@@ -198,7 +201,7 @@ def test_gap_is_paired_by_seed_with_its_interval():
 
 def test_table():
     assert sweep_table(make_sweep(), all_results()).splitlines() == [
-        "| row      | trained parameters | stored fixed parameters |  test accuracy (%) |"
+        "| row      | trained parameters | stored fixed parameters |       accuracy (%) |"
         "        gap to linear |",
         "| -------- | -----------------: | ----------------------: | -----------------: |"
         " -------------------: |",

@@ -1,7 +1,9 @@
 """The dials of transfer: worked numbers of the specification, groups by name, checks, runs."""
 
 import json
+import math
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +11,13 @@ import numpy as np
 import pytest
 
 from configs import digits
-from fixed_head_jax import experiment, optim, paths, pretrained, train
+from fixed_head_jax import experiment, optim, paths, pretrained, train, transfer
 from fixed_head_jax.checkpoint import Checkpoints
+from fixed_head_jax.data.sampling import epoch_start
+from fixed_head_jax.experiment.training import make_training
 from fixed_head_jax.model import get_model
 from fixed_head_jax.torch_names import name_of
-from fixed_head_jax.transfer import dials as transfer
-from fixed_head_jax.transfer import plan as plans
-from fixed_head_jax.transfer.dials import Dials
+from fixed_head_jax.transfer import Dials
 
 LAYERS = tuple((f"features.{index}",) for index in range(22))
 # Specification of non-binary transfer, 12.1: w and where it started.
@@ -49,9 +51,9 @@ def penalty(plan, params, start):
     )
 
 
-def pull(plan):
-    """Returns the gradient that the optimizer adds at the toy's w, by path."""
-    params, start = toy(0), toy(1)
+def pull(plan, at=None):
+    """Returns the gradient that the optimizer adds at the toy's w, or elsewhere, by path."""
+    params, start = at or toy(0), toy(1)
     tx = optim.make_optimizer(
         params, lambda step: 1.0, momentum=0.0, weight_decay=plan.beta, l2_sp=plan.alpha
     )
@@ -87,7 +89,7 @@ def pull(plan):
 )  # fmt: skip
 def test_l2_sp_worked_numbers(dials, total, gradients):
     params, start = toy(0), toy(1)
-    plan = plans.make_plan(params, LAYERS, dials, lr=0.1, weight_decay=0.0)
+    plan = transfer.make_plan(params, LAYERS, dials, lr=0.1, weight_decay=0.0)
     assert float(penalty(plan, params, start)) == pytest.approx(total, rel=1e-6)
     for (path, pulled), expected in zip(pull(plan).items(), sorted_like(gradients), strict=True):
         np.testing.assert_allclose(pulled, expected, rtol=1e-5, atol=1e-10, err_msg=path)
@@ -102,9 +104,9 @@ def sorted_like(gradients):
 def test_at_the_start_with_a_zero_head_nothing_pulls():
     start = toy(1)
     dials = Dials(new_layers=1, num_low_lr_layers=8, l2_sp=True)
-    plan = plans.make_plan(start, LAYERS, dials, lr=0.1, weight_decay=0.0)
+    plan = transfer.make_plan(start, LAYERS, dials, lr=0.1, weight_decay=0.0)
     assert float(penalty(plan, start, start)) == 0
-    assert all(not np.any(g) for g in jax.tree.leaves(jax.grad(penalty, 1)(plan, start, start)))
+    assert all(not np.any(pulled) for pulled in pull(plan, at=start).values())
 
 
 def test_optimizer_decay_and_l2_sp_together():
@@ -112,7 +114,7 @@ def test_optimizer_decay_and_l2_sp_together():
     columns = {}
     for as_published in (True, False):
         dials = Dials(new_layers=1, num_low_lr_layers=8, l2_sp=True, as_published=as_published)
-        plan = plans.make_plan(toy(0), LAYERS, dials, lr=0.1, weight_decay=5e-4)
+        plan = transfer.make_plan(toy(0), LAYERS, dials, lr=0.1, weight_decay=5e-4)
         names, _ = paths.flatten(plan.beta)
         pairs = zip(jax.tree.leaves(plan.alpha), jax.tree.leaves(plan.beta), strict=True)
         columns[as_published] = dict(zip(names, pairs, strict=True))
@@ -145,11 +147,11 @@ def block_of(name):
 
 def assigned(inception, dials, lr=0.03):
     layers, variables = inception
-    plan = plans.make_plan(variables["params"], layers, dials, lr, weight_decay=5e-4)
+    plan = transfer.make_plan(variables["params"], layers, dials, lr, weight_decay=5e-4)
     names, _ = paths.flatten(variables["params"])
     sizes = [leaf.size for leaf in jax.tree.leaves(variables["params"])]
     columns = [jax.tree.leaves(tree) for tree in plan]
-    keys = ("name", "size", *plans.Plan._fields)
+    keys = ("name", "size", *transfer.Plan._fields)
     return [dict(zip(keys, row, strict=True)) for row in zip(names, sizes, *columns, strict=True)]
 
 
@@ -218,7 +220,7 @@ def test_new_layers_of_inception_for_every_k(inception, k):
 @pytest.mark.parametrize(
     ("k", "n", "release", "ours"),
     [(1, 8, 8, 8), (1, 22, 21, 22), (4, 20, 18, 19), (12, 8, 8, 8), (12, 12, 10, 11),
-     (1, 1, 1, 1), (23, 22, 0, 0), (0, 22, 21, 22)],
+     (1, 1, 1, 1), (23, 22, 0, 0), (0, 22, 22, 22)],
 )  # fmt: skip
 def test_anchored_blocks(inception, k, n, release, ours, as_published):
     alphas = {} if as_published else {"alpha_lower": 0.02, "alpha_upper": 0.0}
@@ -244,10 +246,10 @@ def test_the_table_of_the_groups(inception):
         new_layers=4, num_low_lr_layers=8, lr_upper=0.01, lr_lower=0.001, l2_sp=True,
         alpha_upper=0.0,
     )  # fmt: skip
-    plan = plans.make_plan(variables["params"], layers, dials, 0.03, 5e-4)
+    plan = transfer.make_plan(variables["params"], layers, dials, 0.03, 5e-4)
     rows = [
         [cell.strip() for cell in line.strip("| ").split(" | ")]
-        for line in plans.table(plan, variables["params"], layers).splitlines()
+        for line in transfer.table(plan, variables["params"], layers).splitlines()
     ]
     assert rows[0][:4] == ["group", "layers", "parameters", "learning rate"]
     assert rows[2:] == [
@@ -260,19 +262,26 @@ def test_the_table_of_the_groups(inception):
 
 def test_the_plan_that_is_carried_out_knows_frozen_parameters_and_those_without_decay():
     params = toy(0)
-    plan = plans.make_plan(params, LAYERS, Dials(l2_sp=True), lr=0.1, weight_decay=5e-4)
+    plan = transfer.make_plan(params, LAYERS, Dials(l2_sp=True), lr=0.1, weight_decay=5e-4)
     is_trained = paths.match(params, "trained", ["features.0", "head"])
-    plan = plans.restrict(plan, is_trained, paths.match(params, "no_decay", ["bias$"]))
+    multipliers = paths.multipliers(params, "lr_multipliers", [("bias$", 2.0), ("head", 3.0)])
+    no_decay = paths.match(params, "no_decay", ["bias$", "features.0"])
+    plan = transfer.restrict(plan, is_trained, no_decay, multipliers)
     names, _ = paths.flatten(params)
     columns = zip(*map(jax.tree.leaves, (plan.lr, plan.beta, plan.alpha)), strict=True)
     values = dict(zip(names, columns, strict=True))
     assert values["backbone/features.9/branch0/conv/kernel"] == (0, 0, 0)
     assert values["backbone/features.0/conv/kernel"] == (0.1, 0, 0.01)
-    assert values["head/kernel"] == (0.1, 5e-4, 0)
-    assert values["head/bias"] == (0.1, 0, 0)
-    rates, logged = plans.make_rates(plan, is_trained, lambda rate: lambda step: rate)
-    assert {name: rate(0) for name, rate in logged.items()} == {"lr": 0.1}
-    assert rates["head"]["bias"](0) == 0.1
+    assert values["head/kernel"] == pytest.approx((0.3, 5e-4, 0))
+    assert values["head/bias"] == (0.2, 0, 0)
+    rates, logged = transfer.make_rates(plan, is_trained, lambda rate: lambda step: rate)
+    assert {name: rate(0) for name, rate in logged.items()} == pytest.approx(
+        {"lr_head": 0.3, "lr_upper": 0.1}  # the largest of a group
+    )
+    assert rates["head"]["bias"](0) == 0.2
+    only_head = jax.tree.map(lambda _: False, params) | {"head": {"kernel": True, "bias": False}}
+    _, logged = transfer.make_rates(plan, only_head, lambda rate: lambda step: rate)
+    assert {name: rate(0) for name, rate in logged.items()} == pytest.approx({"lr": 0.3})
 
 
 BAD = [
@@ -280,7 +289,14 @@ BAD = [
     ({"new_layers": -1}, "transfer.new_layers=-1 must be 0 ... 23"),
     ({"num_low_lr_layers": 23}, r"num_low_lr_layers=23 must be 0 \.\.\. 22"),
     ({"lr_upper": 0.1, "lr_lower": 0.1}, "lr_lower=0.1 needs a group of lower layers"),
-    ({"lr_upper": -0.1}, "transfer.lr_upper=-0.1 is negative"),
+    ({"lr_upper": -0.1}, "transfer.lr_upper=-0.1 must be a number >= 0"),
+    ({"lr_upper": math.nan}, "transfer.lr_upper=nan must be a number >= 0"),
+    ({"num_low_lr_layers": 0, "lr_lower": 0.1}, "lr_lower=0.1 needs a group of lower layers"),
+    ({"beta_new": 0.1, "new_layers": 1}, "beta_new=0.1 is of layers drawn anew .* at least 2"),
+    (
+        {"l2_sp": True, "as_published": True, "num_low_lr_layers": 1, "beta_head": 0.1},
+        "beta_head=0.1, but transfer.as_published=True has the release's own constants",
+    ),
     ({"alpha_lower": 0.1, "num_low_lr_layers": 3}, "alpha_lower=0.1 is of L2-SP; set transfer.l2"),
     ({"l2_sp": True, "alpha_lower": 0.1}, "alpha_lower=0.1 needs a group of lower layers"),
     ({"l2_sp": True, "as_published": True}, "anchors the lower layers alone"),
@@ -298,7 +314,7 @@ BAD = [
 @pytest.mark.parametrize(("values", "message"), BAD)
 def test_dials_that_cannot_be_meant_are_refused(values, message):
     with pytest.raises(ValueError, match=message) as error:
-        transfer.check(Dials(**values), 22, "weights.pth")
+        transfer.check(Dials(**values), 22, "weights.pth", lr=0.1)
     assert "\n" not in str(error.value)
 
 
@@ -306,25 +322,114 @@ def test_dials_that_cannot_be_meant_are_refused(values, message):
     ("values", "start", "message"),
     [
         ({"new_layers": 1}, "", "transfer.new_layers=1 needs weights to start from"),
-        ({"l2_sp": True}, "", "l2_sp=True needs .* init_from=none trains from scratch, without l2"),
+        ({"l2_sp": True}, "", "l2_sp=True needs .* init_from=none trains from scratch"),
+        ({"lr_upper": 0.0}, "", "transfer.lr_upper=0.0 needs weights to start from"),
         (
             {"l2_sp": True},
             "none",
-            "l2_sp=True pulls to the weights of the start, and init_from=none",
+            "l2_sp=True pulls to .* start, and init_from=none has none",
+        ),
+        (
+            {"lr_upper": 0.0},
+            "none",
+            "lr_upper=0 keeps .* start, and init_from=none has none",
+        ),
+        (
+            {"num_low_lr_layers": 2, "lr_lower": 0.0},
+            "none",
+            "lr_lower=0 keeps .* start, and init_from=none has none",
         ),
     ],
 )
 def test_dials_need_a_start(values, start, message):
     with pytest.raises(ValueError, match=message):
-        transfer.check(Dials(**values), 22, start)
+        transfer.check(Dials(**values), 22, start, lr=0.1)
+    transfer.check(Dials(**values), 22, None, lr=0.1)  # where nothing is read
 
 
 def test_dials_that_can_be_meant():
-    transfer.check(Dials(new_layers=3, num_low_lr_layers=20, lr_lower=0.0), 22, "x.pth")
-    transfer.check(Dials(new_layers=1), 22, "none")
-    transfer.check(Dials(new_layers=2, lr_upper=0.0, as_published=True), 22, "x.pth")
-    with pytest.raises(ValueError, match="model.frozen_backbone=True never trains"):
-        transfer.check(Dials(new_layers=2), 22, "x.pth", frozen_backbone=True)
+    for dials in (
+        Dials(new_layers=3, num_low_lr_layers=20, lr_lower=0.0),
+        Dials(new_layers=2, num_low_lr_layers=22, lr_upper=0.0),  # new, but of the lower group
+        Dials(new_layers=2, lr_upper=0.0, as_published=True),
+    ):
+        transfer.check(dials, 22, "x.pth", lr=0.1)
+    transfer.check(Dials(new_layers=1), 22, "none", lr=0.1)
+    transfer.check(Dials(), 22, "", lr=0.0)
+    for as_published in (False, True):
+        dials = Dials(new_layers=2, as_published=as_published)
+        with pytest.raises(ValueError, match="model.frozen_backbone=True never trains"):
+            transfer.check(dials, 22, "x.pth", 0.1, frozen_backbone=True)
+    with pytest.raises(ValueError, match="new_layers=2 .* transfer.lr_upper=0 never trains"):
+        transfer.check(Dials(new_layers=2, lr_head=0.1), 22, "x.pth", lr=0.0)  # by optim.lr
+
+
+def test_strengths_by_group():
+    dials = Dials(
+        new_layers=2, num_low_lr_layers=8, l2_sp=True, alpha_upper=1.0, alpha_lower=2.0,
+        beta_head=3.0, beta_new=4.0, beta_upper=5.0, beta_lower=6.0,
+    )  # fmt: skip
+    params = {**toy(0), "pool": {"attention": {"kernel": jnp.ones(2), "bias": jnp.ones(2)}}}
+    plan = transfer.make_plan(params, LAYERS, dials, lr=0.1, weight_decay=7.0)
+    names, _ = paths.flatten(params)
+    columns = zip(*map(jax.tree.leaves, (plan.group, plan.alpha, plan.beta)), strict=True)
+    assert dict(zip(names, columns, strict=True)) == {
+        "backbone/features.0/conv/kernel": ("lower", 2, 6),
+        "backbone/features.0/bn/scale": ("lower", 0, 7),
+        "backbone/features.3/conv/conv/kernel": ("lower", 2, 6),
+        "backbone/features.9/branch0/conv/kernel": ("upper", 1, 5),
+        "backbone/features.21/branch0/conv/kernel": ("new", 0, 4),
+        "head/kernel": ("head", 0, 3),
+        "head/bias": ("head", 0, 3),
+        "pool/attention/kernel": ("head", 0, 3),
+        "pool/attention/bias": ("head", 0, 3),
+    }
+
+
+def frozen_names(params, layers, dials, lr=0.1):
+    patterns = transfer.frozen_patterns(dials, params, layers, lr)
+    names, _ = paths.flatten(params)
+    return {name for name in names if any(re.search(pattern, name) for pattern in patterns)}
+
+
+@pytest.mark.parametrize("n", [1, 2, 10, 22])
+def test_frozen_parameters_of_inception_by_name(inception, n):
+    layers, variables = inception
+    params = {**variables["params"], "pool": {"kernel": jnp.ones(2)}}
+    names, _ = paths.flatten(params)
+    lower = {name for name in names if (block := block_of(name)) is not None and block < n}
+    upper = {name for name in names if (block := block_of(name)) is not None and block >= n}
+    head = set(names) - lower - upper
+    for rates, expected in (
+        ({"lr_lower": 0.0}, lower),
+        ({"lr_upper": 0.0}, upper),
+        ({"lr_head": 0.0}, head),
+        ({"lr_lower": 0.0, "lr_head": 0.0}, lower | head),
+        ({"lr_lower": 0.1}, set()),
+    ):
+        dials = Dials(num_low_lr_layers=n, **rates)
+        assert frozen_names(params, layers, dials) == expected
+        assert frozen_names(params, layers, dials._replace(as_published=True)) == set()
+    everything_else = Dials(num_low_lr_layers=n, lr_head=0.1)
+    assert frozen_names(params, layers, everything_else, lr=0.0) == lower | upper
+    assert frozen_names(params, layers, Dials(lr_upper=0.0)) == lower | upper
+    assert frozen_names(params, layers, Dials(), lr=0.0) == set()  # as without any dial
+
+
+def test_new_layers_of_densenet_are_left_out_by_their_torch_names():
+    model = get_model(10, "densenet_bc_100_12", pool="attention")
+    images = jnp.zeros((1, 32, 32, 3))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+    patterns = transfer.skip_patterns(
+        Dials(new_layers=3), variables["params"], model.backbone.layers
+    )
+    leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
+    names = [name_of(tuple(key.key for key in path)) for path, _ in leaves]
+    left_out = {name for name in names if any(re.search(pattern, name) for pattern in patterns)}
+    expected = re.compile(r"^(head|pool|features\.norm5|features\.denseblock3\.denselayer16)\.")
+    assert left_out == {name for name in names if expected.search(name)}
+    for part in ("head.", "pool.", "features.norm5.", "features.denseblock3.denselayer16."):
+        assert any(name.startswith(part) for name in left_out)
 
 
 # Whole runs, on a small network and the digits.
@@ -414,6 +519,58 @@ def test_as_published_a_group_of_rate_0_trains_while_the_rate_warms_up(
     np.testing.assert_allclose(lower, [0.0075, 0.005, 0.0025, 0, 0, 0], atol=1e-9)
     after = final_state(config, tmp_path)
     assert not same_bits(before.params["backbone"]["conv1"], after.params["backbone"]["conv1"])
+
+
+def test_every_group_warms_up_from_its_share_of_the_rate(make_config, source):
+    config = make_config(
+        init_from=source, **{
+            "transfer.new_layers": 1, "transfer.num_low_lr_layers": 2, "transfer.lr_head": 0.4,
+            "transfer.lr_lower": 0.02, "optim.lr": 0.2, "optim.warmup_from": 0.1,
+            "optim.warmup_epochs": 4 * 8 / 1442, "optim.schedule": "constant",
+        },
+    )  # fmt: skip
+    rates = training_of(config).rates
+    for group, share in (("head", 2.0), ("upper", 1.0), ("lower", 0.1)):
+        values = [float(rates[f"lr_{group}"](step)) for step in range(6)]
+        expected = [0.125, 0.15, 0.175, 0.2, 0.2, 0.2]
+        np.testing.assert_allclose(values, share * np.array(expected), rtol=1e-5)
+
+
+def test_a_group_of_rate_0_by_the_optimizers_rate_stays_there(make_config, source):
+    config = make_config(
+        init_from=source, **{
+            "transfer.new_layers": 1, "transfer.lr_head": 0.4, "optim.lr": 0.0,
+            "optim.warmup_from": 0.1, "optim.warmup_epochs": 4 * 8 / 1442,
+        },
+    )  # fmt: skip
+    training = training_of(config)
+    assert not any(jax.tree.leaves(training.is_trained["backbone"]))
+    assert all(jax.tree.leaves(training.is_trained["head"]))
+    assert float(training.rates["lr"](0)) == pytest.approx(0.1 + 0.3 / 4)
+
+
+def training_of(config):
+    """Returns how a config trains the small network."""
+    model = get_model(10, "tiny")
+    images = jnp.zeros((1, 8, 8, 1))
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))["params"]
+    dials = Dials(**config.transfer)
+    starts = partial(epoch_start, num_examples=1442, batch_size=config.batch_size)
+    return make_training(config, dials, params, model.backbone.layers, 100, starts)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"transfer.new_layers": 5},
+        {"transfer.new_layers": 1, "transfer.alpha_upper": 0.0},
+        {"transfer.new_layers": 1, "model.frozen_backbone": True},
+    ],
+)
+def test_l2_sp_that_pulls_nothing_is_refused(make_config, source, keys):
+    config = make_config(init_from=source, **{"transfer.l2_sp": True, **keys})
+    with pytest.raises(ValueError, match="transfer.l2_sp=True, but no layer is pulled"):
+        experiment.build(config)
 
 
 def stop_after(dispatches):

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from fixed_head_jax import parallel, pretrained
+from fixed_head_jax import parallel, pretrained, transfer
 from fixed_head_jax.data import Dataset
 from fixed_head_jax.data.sampling import check_sizes, epoch_start
 from fixed_head_jax.evaluation import make_evaluate, make_predict
@@ -24,8 +24,6 @@ from fixed_head_jax.model import get_model
 from fixed_head_jax.paths import match_kernels
 from fixed_head_jax.step import TrainState, averaged, make_train_step
 from fixed_head_jax.tasks import get_task
-from fixed_head_jax.transfer import dials as transfer
-from fixed_head_jax.transfer import plan as plans
 
 
 class Run(NamedTuple):
@@ -64,7 +62,8 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     source = train_data.source
     check_sizes(len(source), config.batch_size, config.seed, config.data.repeats)
     dials = transfer.Dials(**config.transfer)
-    model = _get_model(config, source.num_classes, dials)
+    start = config.init_from if read_weights else None
+    model = _get_model(config, source.num_classes, dials, start)
     augment, eval_augment = make_augments(config, source, parallel.AXIS)
     check_mixing(config, model)
     init, loss = get_task(config.task.name, model, **_options(config.task.options))
@@ -102,7 +101,7 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         make_predict(model, eval_augment, eval_data, config.eval_batch_size, mesh),
         training.is_trained, create_state, initial, total_steps,
         _event_steps(config.eval_every_epochs, starts, total_steps),
-        plans.table(training.plan, params, layers) if transfer.is_used(dials) else "",
+        transfer.table(training.plan, params, layers) if transfer.is_used(dials) else "",
     )  # fmt: skip
 
 
@@ -112,14 +111,14 @@ _MODEL_KEYS = ("backbone", "head", "pool", "relu_before_pool", "dropout", "froze
 _OPTION_KEYS = ("backbone_options", "head_options", "pool_options")
 
 
-def _get_model(config, num_classes, dials):
+def _get_model(config, num_classes, dials, start):
     options = {key: _options(config.model[key]) for key in _OPTION_KEYS}
     options["backbone_options"]["dtype"] = _dtype(config.dtype)
     plain = {key: config.model[key] for key in _MODEL_KEYS}
     model = get_model(num_classes, **plain, **options, axis_name=parallel.AXIS)
-    layers = model.backbone.layers
-    transfer.check(dials, len(layers), config.init_from, config.model.frozen_backbone)
-    return model.clone(frozen_parts=transfer.frozen_parts(dials, layers))
+    layers, lr = model.backbone.layers, config.optim.lr
+    transfer.check(dials, len(layers), start, lr, config.model.frozen_backbone)
+    return model.clone(frozen_parts=transfer.frozen_parts(dials, layers, lr))
 
 
 def _make_evaluates(config, model, augment, datasets, mesh):

@@ -7,10 +7,7 @@ import jax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from fixed_head_jax import optim, schedules
-from fixed_head_jax.paths import match
-from fixed_head_jax.transfer import dials as transfer
-from fixed_head_jax.transfer import plan as plans
+from fixed_head_jax import optim, paths, schedules, transfer
 
 
 class Training(NamedTuple):
@@ -23,7 +20,7 @@ class Training(NamedTuple):
         tx: the optimizer.
     """
 
-    plan: plans.Plan
+    plan: transfer.Plan
     is_trained: PyTree
     rates: dict[str, Callable]
     tx: Any
@@ -49,19 +46,30 @@ def make_training(
     """
     plan, is_trained = _make_plan(config, dials, params, layers)
     make_schedule = _schedule_maker(config.optim, dials, total_steps, starts)
-    rates, logged_rates = plans.make_rates(plan, is_trained, make_schedule)
+    rates, logged_rates = transfer.make_rates(plan, is_trained, make_schedule)
     tx = _make_optimizer(config.optim, params, rates, plan, is_trained)
     return Training(plan, is_trained, logged_rates, tx)
 
 
 def _make_plan(config, dials, params, layers):
     """Returns how every parameter trains, and whether it does."""
-    patterns = (*config.optim.frozen, *transfer.frozen_patterns(dials, params, layers))
+    options, lr = config.optim, config.optim.lr
+    patterns = (*options.frozen, *transfer.frozen_patterns(dials, params, layers, lr))
     patterns += ("^backbone/",) if config.model.frozen_backbone else ()
-    is_trained = jax.tree.map(lambda frozen: not frozen, match(params, "optim.frozen", patterns))
-    plan = plans.make_plan(params, layers, dials, config.optim.lr, config.optim.weight_decay)
-    has_no_decay = match(params, "optim.no_decay", config.optim.no_decay)
-    return plans.restrict(plan, is_trained, has_no_decay), is_trained
+    is_frozen = paths.match(params, "optim.frozen", patterns)
+    is_trained = jax.tree.map(lambda frozen: not frozen, is_frozen)
+    plan = transfer.restrict(
+        transfer.make_plan(params, layers, dials, lr, options.weight_decay),
+        is_trained,
+        paths.match(params, "optim.no_decay", options.no_decay),
+        paths.multipliers(params, "optim.lr_multipliers", options.lr_multipliers),
+    )
+    if dials.l2_sp and not any(jax.tree.leaves(plan.alpha)):
+        raise ValueError(
+            "transfer.l2_sp=True, but no layer is pulled: all are new or frozen, or have an alpha "
+            "of 0; set transfer.l2_sp=False"
+        )
+    return plan, is_trained
 
 
 def _schedule_maker(config, dials, total_steps, starts):
@@ -72,8 +80,9 @@ def _schedule_maker(config, dials, total_steps, starts):
     options["step_every"] = config.step_every_epochs
 
     def make_schedule(lr):
-        # Every group warms up from its own share of the rate, so that a frozen one stays frozen.
-        share = 1.0 if dials.as_published or not config.lr else lr / config.lr
+        # Every group warms up from its own share of the rate, so that one of rate 0 stays there.
+        share = lr / config.lr if config.lr else float(lr > 0)
+        share = 1.0 if dials.as_published else share
         return schedules.make_schedule(
             config.schedule, lr, total_steps, starts, warmup_from=share * config.warmup_from,
             **options,
@@ -83,10 +92,7 @@ def _schedule_maker(config, dials, total_steps, starts):
 
 
 def _make_optimizer(config, params, rates, plan, is_trained):
-    keys = (
-        "name", "momentum", "nesterov", "b1", "b2", "eps", "rms_decay", "clip_norm",
-        "lr_multipliers",
-    )  # fmt: skip
+    keys = ("name", "momentum", "nesterov", "b1", "b2", "eps", "rms_decay", "clip_norm")
     plateau = dict(config.plateau) if config.schedule == "plateau" else None
     return optim.make_optimizer(
         params, rates, weight_decay=plan.beta, l2_sp=plan.alpha, plateau=plateau,

@@ -8,6 +8,7 @@ fourth one, `new`: the layers drawn anew, which have no start that L2-SP could p
 Source: Plested, Shen & Gedeon 2021, https://arxiv.org/abs/2107.08585.
 """
 
+import math
 import re
 from typing import NamedTuple
 
@@ -28,8 +29,8 @@ class Dials(NamedTuple):
             batch statistics.
         lr_upper: same.
         lr_lower: same.
-        l2_sp: pulls transferred kernels back to where they started. Norms and biases of the
-            backbone are left to the optimizer's own weight decay.
+        l2_sp: pulls transferred kernels back to where they started. Norms, biases and embeddings of
+            the backbone are left to the optimizer's own weight decay.
         alpha_upper: strength of that; None is 0.01.
         alpha_lower: same.
         beta_head: strength of the pull of kernels to zero (of the head: of its biases too); None is
@@ -38,10 +39,11 @@ class Dials(NamedTuple):
         beta_upper: same.
         beta_lower: same.
         as_published: does as the release does. Its L2-SP has its own constants (0.04 on the first
-            kernel, 0.02 on others), reaches the layers below both n and L - k for a backbone of L
-            layers, and decays all other kernels and the head by 0.0005; the optimizer's weight
-            decay acts on everything in addition. Its warm-up starts all groups at the same rate,
-            so that a group with rate 0 trains until it is over.
+            kernel, 0.02 on others) and reaches the layers below both n and L - k of a backbone of L
+            layers, for k > 0 one layer less than what is transferred; it decays all other kernels
+            and the head by 0.0005. The optimizer's weight decay acts on everything in addition. Its
+            warm-up starts all groups at the same rate, so that a group with rate 0 trains until it
+            is over.
 
     Source: arXiv 2107.08585, its flags new-layers, num-lowlrs, lr, L2SP and L2SP_rates.
     """
@@ -61,6 +63,9 @@ class Dials(NamedTuple):
     as_published: bool = False
 
 
+_DEFAULTS = Dials()._asdict()
+
+
 def is_used(dials: Dials) -> bool:
     """Returns whether any dial is turned."""
     return dials != Dials()
@@ -71,19 +76,34 @@ def has_release_constants(dials: Dials) -> bool:
     return dials.l2_sp and dials.as_published
 
 
-def check(dials: Dials, num_layers: int, start: str, frozen_backbone: bool = False) -> None:
+def group_rate(dials: Dials, group: str, lr: float) -> float:
+    """Returns the base learning rate of "head", "upper" or "lower"; `lr` is the optimizer's."""
+    rate = getattr(dials, f"lr_{group}")
+    return lr if rate is None else rate
+
+
+def is_frozen(dials: Dials, group: str, lr: float) -> bool:
+    """Returns whether a group never trains; as published, it does while the rate warms up."""
+    return is_used(dials) and not dials.as_published and group_rate(dials, group, lr) == 0
+
+
+def check(
+    dials: Dials, num_layers: int, start: str | None, lr: float, frozen_backbone: bool = False
+) -> None:
     """Raises ValueError on dials that cannot be meant.
 
     Args:
         dials: the dials.
         num_layers: layers of the backbone.
-        start: the config's `init_from`.
+        start: the config's `init_from`; None where it does not matter, as nothing is read.
+        lr: the optimizer's base learning rate.
         frozen_backbone: whether nothing of the backbone trains.
     """
     _check_counts(dials, num_layers)
     _check_strengths(dials)
-    _check_new_layers_train(dials, num_layers, frozen_backbone)
-    _check_start(dials, start)
+    _check_new_layers_train(dials, num_layers, lr, frozen_backbone)
+    if start is not None and is_used(dials):
+        _check_start(dials, start, lr)
 
 
 def _check_counts(dials, num_layers):
@@ -104,15 +124,22 @@ def _check_strengths(dials):
         kind, _, group = key.partition("_")
         if kind not in ("lr", "alpha", "beta") or value is None:
             continue
-        if value < 0:
-            raise ValueError(f"transfer.{key}={value} is negative; use 0, or None for the default")
-        if group == "lower" and dials.num_low_lr_layers is None:
+        if not 0 <= value < math.inf:
+            raise ValueError(
+                f"transfer.{key}={value} must be a number >= 0; None leaves it at its default"
+            )
+        if group == "lower" and not dials.num_low_lr_layers:
             raise ValueError(
                 f"transfer.{key}={value} needs a group of lower layers; set "
                 "transfer.num_low_lr_layers"
             )
         if kind == "alpha" and not dials.l2_sp:
             raise ValueError(f"transfer.{key}={value} is of L2-SP; set transfer.l2_sp=True")
+        if group == "new" and dials.new_layers < 2:
+            raise ValueError(
+                f"transfer.{key}={value} is of layers drawn anew below the head, and there are "
+                "none; set transfer.new_layers to at least 2"
+            )
         if kind != "lr" and has_release_constants(dials):
             raise ValueError(
                 f"transfer.{key}={value}, but transfer.as_published=True has the release's own "
@@ -125,15 +152,14 @@ def _check_strengths(dials):
         )
 
 
-def _check_new_layers_train(dials, num_layers, frozen_backbone):
-    if dials.as_published and not frozen_backbone:
-        return  # what has rate 0 trains while the rate warms up
-    first_new = num_layers + 1 - dials.new_layers
+def _check_new_layers_train(dials, num_layers, lr, frozen_backbone):
+    low, first_new = dials.num_low_lr_layers or 0, num_layers + 1 - dials.new_layers
+    new_backbone = dials.new_layers >= 2
     still = {
-        "transfer.lr_head=0": dials.lr_head == 0 and dials.new_layers >= 1,
-        "model.frozen_backbone=True": frozen_backbone and dials.new_layers >= 2,
-        "transfer.lr_upper=0": dials.lr_upper == 0 and dials.new_layers >= 2,
-        "transfer.lr_lower=0": dials.lr_lower == 0 and first_new < (dials.num_low_lr_layers or 0),
+        "transfer.lr_head=0": dials.new_layers >= 1 and is_frozen(dials, "head", lr),
+        "model.frozen_backbone=True": new_backbone and frozen_backbone,
+        "transfer.lr_upper=0": new_backbone and low < num_layers and is_frozen(dials, "upper", lr),
+        "transfer.lr_lower=0": first_new < low and is_frozen(dials, "lower", lr),
     }
     for key, freezes in still.items():
         if freezes:
@@ -143,19 +169,21 @@ def _check_new_layers_train(dials, num_layers, frozen_backbone):
             )
 
 
-def _check_start(dials, start):
-    for key in ("new_layers", "l2_sp"):
-        value = getattr(dials, key)
-        if value and not start:
-            raise ValueError(
-                f"transfer.{key}={value} needs weights to start from, and init_from is empty: name "
-                f"a file or a workdir (README lists public files); init_from={FROM_SCRATCH} trains "
-                "from scratch" + (", without l2_sp" if dials.l2_sp else "")
-            )
-    if dials.l2_sp and start == FROM_SCRATCH:
+def _check_start(dials, start, lr):
+    turned = [f"transfer.{key}={v}" for key, v in dials._asdict().items() if v != _DEFAULTS[key]]
+    if not start:
         raise ValueError(
-            f"transfer.l2_sp=True pulls to the weights of the start, and init_from={FROM_SCRATCH} "
-            "has none; set transfer.l2_sp=False, or init_from to a file"
+            f"{turned[0]} needs weights to start from, and init_from is empty: name a file or a "
+            f"workdir (README lists public files); init_from={FROM_SCRATCH} trains from scratch"
+        )
+    if start != FROM_SCRATCH:
+        return
+    frozen = [group for group in ("upper", "lower") if is_frozen(dials, group, lr)]
+    if dials.l2_sp or frozen:
+        key = "l2_sp=True pulls to" if dials.l2_sp else f"lr_{frozen[0]}=0 keeps"
+        raise ValueError(
+            f"transfer.{key} the weights of the start, and init_from={FROM_SCRATCH} has none; turn "
+            "that dial back, or set init_from to a file"
         )
 
 
@@ -165,21 +193,18 @@ def new_parts(dials: Dials, layers: Layers) -> tuple[str, ...]:
     return tuple(part for layer in layers[first:] for part in layer)
 
 
-def frozen_parts(dials: Dials, layers: Layers) -> tuple[str, ...]:
-    """Returns the paths of the backbone's parts whose learning rate is 0."""
-    if dials.as_published:  # they train while the rate warms up
-        return ()
-    lower = dials.num_low_lr_layers or 0
-    frozen = layers[:lower] if dials.lr_lower == 0 else ()
-    frozen += layers[lower:] if dials.lr_upper == 0 else ()
+def frozen_parts(dials: Dials, layers: Layers, lr: float) -> tuple[str, ...]:
+    """Returns the paths of the backbone's parts that never train."""
+    low = dials.num_low_lr_layers or 0
+    frozen = layers[:low] if is_frozen(dials, "lower", lr) else ()
+    frozen += layers[low:] if is_frozen(dials, "upper", lr) else ()
     return tuple(part for layer in frozen for part in layer)
 
 
-def frozen_patterns(dials: Dials, params: PyTree, layers: Layers) -> tuple[str, ...]:
-    """Returns patterns of the paths of parameters whose learning rate is 0."""
-    parts = frozen_parts(dials, layers)
-    patterns = [rf"^backbone/{re.escape(part)}(/|$)" for part in parts]
-    if dials.lr_head == 0 and not dials.as_published:
+def frozen_patterns(dials: Dials, params: PyTree, layers: Layers, lr: float) -> tuple[str, ...]:
+    """Returns patterns of the paths of parameters that never train."""
+    patterns = [rf"^backbone/{re.escape(part)}(/|$)" for part in frozen_parts(dials, layers, lr)]
+    if is_frozen(dials, "head", lr):
         patterns += [f"^{part}/" for part in ("head", "pool") if params.get(part)]
     return tuple(patterns)
 

@@ -1,5 +1,6 @@
 """What the dials of transfer make of every parameter: its group, learning rate and decay."""
 
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ from jaxtyping import PyTree
 
 from fixed_head_jax import paths
 from fixed_head_jax.report import markdown
-from fixed_head_jax.transfer.dials import Dials, Layers, has_release_constants
+from fixed_head_jax.transfer.dials import Dials, Layers, group_rate, has_release_constants
 
 GROUPS = ("head", "new", "upper", "lower")
 DEFAULT_ALPHA = 0.01
@@ -47,7 +48,7 @@ def make_plan(params: PyTree, layers: Layers, dials: Dials, lr: float, weight_de
     names, treedef = paths.flatten(params)
     depths = [_depth(name, layers) for name in names]
     groups = [_group(depth, len(layers), dials) for depth in depths]
-    rates = [_rate(depth, dials, lr) for depth in depths]
+    rates = [group_rate(dials, _rate_group(depth, dials), lr) for depth in depths]
     if has_release_constants(dials):
         alphas, betas = _release_strengths(names, depths, len(layers), dials, weight_decay)
     else:
@@ -83,11 +84,6 @@ def _rate_group(depth, dials):
     return "lower" if depth < (dials.num_low_lr_layers or 0) else "upper"
 
 
-def _rate(depth, dials, lr):
-    rate = getattr(dials, f"lr_{_rate_group(depth, dials)}")
-    return lr if rate is None else rate
-
-
 def _is_covered(name):
     """Returns whether L2-SP speaks of a parameter: kernels, and all of the head."""
     return name.endswith("kernel") or not name.startswith("backbone/")
@@ -107,7 +103,7 @@ def _strengths(group, dials, weight_decay):
 
 def _release_strengths(names, depths, num_layers, dials, weight_decay):
     """Returns alphas and betas as the release computes them, the optimizer's decay included."""
-    end = min(dials.num_low_lr_layers, num_layers - max(dials.new_layers, 1))
+    end = min(dials.num_low_lr_layers, num_layers - dials.new_layers)
     alphas = [
         RELEASE_ALPHA if name.endswith("kernel") and depth is not None and depth < end else 0.0
         for name, depth in zip(names, depths, strict=True)
@@ -122,13 +118,14 @@ def _release_strengths(names, depths, num_layers, dials, weight_decay):
     return alphas, betas
 
 
-def restrict(plan: Plan, is_trained: PyTree, has_no_decay: PyTree) -> Plan:
+def restrict(plan: Plan, is_trained: PyTree, has_no_decay: PyTree, lr_multipliers: PyTree) -> Plan:
     """Returns the plan as it is carried out, other keys of the optimizer considered.
 
     Args:
         plan: of `make_plan`.
         is_trained: per parameter; what is frozen has no rate and no decay.
         has_no_decay: per parameter; what has none is not pulled to zero.
+        lr_multipliers: per parameter, of its rate.
     """
 
     def where(keeps, values):
@@ -136,7 +133,7 @@ def restrict(plan: Plan, is_trained: PyTree, has_no_decay: PyTree) -> Plan:
 
     decays = jax.tree.map(lambda trained, no: trained and not no, is_trained, has_no_decay)
     return plan._replace(
-        lr=where(is_trained, plan.lr),
+        lr=where(is_trained, jax.tree.map(operator.mul, plan.lr, lr_multipliers)),
         beta=where(decays, plan.beta),
         alpha=where(is_trained, plan.alpha),
     )
@@ -163,7 +160,7 @@ def make_rates(
         (rate,) = {rate for _, rate in trained}
         logged = {"lr": by_rate[rate]}
     else:
-        # Layers drawn anew may stand in two groups of the rate; the log shows the larger one.
+        # Where a group has several rates, the log shows the largest.
         logged = {f"lr_{group}": by_rate[rate] for group, rate in sorted(trained)}
     return jax.tree.map(by_rate.get, plan.lr), logged
 
@@ -172,8 +169,8 @@ def table(plan: Plan, params: PyTree, layers: Layers) -> str:
     """Formats a plan as a Markdown table, from the head down.
 
     One row per group and base learning rate: its layers, parameters, rate, and the strengths of
-    the decay to zero and to the start, in brackets those of what L2-SP does not cover (norms and
-    biases of the backbone) if they differ.
+    the decay to zero and to the start, in brackets those of what L2-SP does not cover (norms,
+    biases and embeddings of the backbone) if they differ.
     """
     names, _ = paths.flatten(params)
     leaves = [
@@ -200,11 +197,16 @@ def table(plan: Plan, params: PyTree, layers: Layers) -> str:
 
 
 def _range(depths, layers):
-    """Names the layers: the first part of the first one to that of the last, and how many."""
+    """Names layers by their first parts, neighbours as a range, and how many they are."""
     if not depths:
         return "head"
-    first, last = layers[depths[0]][0], layers[depths[-1]][0]
-    return first if len(depths) == 1 else f"{first} ... {last} ({len(depths)})"
+    starts = [depth for depth in depths if depth - 1 not in depths]
+    ends = [depth for depth in depths if depth + 1 not in depths]
+    spans = [
+        layers[first][0] if first == last else f"{layers[first][0]} ... {layers[last][0]}"
+        for first, last in zip(starts, ends, strict=True)
+    ]
+    return ", ".join(spans) + (f" ({len(depths)})" if len(depths) > 1 else "")
 
 
 def _shown(covered, others):
