@@ -17,6 +17,8 @@ images nor weights are at hand.
 Variants: a row's name (`default`), `optimal` (the best row), `tune`, `as_published`.
 """
 
+from functools import partial
+
 from configs import plested_common
 
 EXPERIMENT = plested_common.Experiment(
@@ -38,16 +40,6 @@ EXPERIMENT = plested_common.Experiment(
     },
 )
 
-
-def get_config(arg: str = ""):
-    return plested_common.get_config(EXPERIMENT, arg)
-
-
-def get_sweep(arg: str = ""):
-    """The rows of the figure."""
-    return plested_common.get_sweep(EXPERIMENT, arg)
-
-
-def get_search(arg: str = ""):
-    """Layers, rates, decay and L2-SP at once."""
-    return plested_common.get_search(EXPERIMENT, arg)
+get_config = partial(plested_common.get_config, EXPERIMENT)
+get_sweep = partial(plested_common.get_sweep, EXPERIMENT)  # the rows of the figure
+get_search = partial(plested_common.get_search, EXPERIMENT)

@@ -47,7 +47,7 @@ class Experiment(NamedTuple):
     statistics: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
 
 
-def get_config(experiment: Experiment, arg: str) -> ConfigDict:
+def get_config(experiment: Experiment, arg: str = "") -> ConfigDict:
     """Returns the config of a row (`default` without one), for the test images or, `tune`, not."""
     variants = common.variants(arg, VARIANTS)
     config = _recipe()
@@ -69,7 +69,7 @@ def get_config(experiment: Experiment, arg: str) -> ConfigDict:
     return config
 
 
-def get_sweep(experiment: Experiment, arg: str) -> dict:
+def get_sweep(experiment: Experiment, arg: str = "") -> dict:
     """Returns the paper's comparison; rows whose settings are those of another are left out."""
     variants = arg.split(",")
     distinct = {}
@@ -85,7 +85,7 @@ def get_sweep(experiment: Experiment, arg: str) -> dict:
     return {"baseline": "default", "seeds": (0, 1, 2), "rows": rows}
 
 
-def get_search(experiment: Experiment, arg: str) -> dict:
+def get_search(experiment: Experiment, arg: str = "") -> dict:
     """Returns the search over layers, rates, decay and L2-SP at once, on the validation images."""
     if "as_published" in arg.split(","):
         raise ValueError("as_published has constants in place of dials; search without it")

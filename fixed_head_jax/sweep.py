@@ -64,17 +64,10 @@ def run_sweep(
             result, note = _read_result(run_dir), "finished before"
             if result is None:
                 say(f"sweep run {count}/{total}: {run_dir}")
-                if "members" in row:
-                    result = _ensemble(row, seed, workdir, is_main)
-                else:
-                    result = dict(run_row({**row["overrides"], "seed": seed}, run_dir))
-                if result is None:
-                    say(f"sweep run {count}/{total}: left out, its members are not finished")
-                    continue
-                _check_result(result, run_dir)
-                if is_main:
-                    write_json(run_dir / RESULT_FILE, result)
-                note = "done"
+                result, note = _finish(row, seed, run_row, workdir, is_main), "done"
+            if result is None:
+                say(f"sweep run {count}/{total}: left out, its members are not finished")
+                continue
             say(
                 f"sweep run {count}/{total}: {row['name']} seed {seed} "
                 f"accuracy {result['accuracy']:.2f} % ({note})"
@@ -86,6 +79,20 @@ def run_sweep(
         sweep_chart(sweep_rows(sweep, results), workdir / f"{_stem(sweep)}.png")
     say("\n" + sweep_table(sweep, results).rstrip())
     return results
+
+
+def _finish(row, seed, run_row, workdir, is_main):
+    """Runs a row with a seed; returns None for an ensemble whose members are not finished."""
+    run_dir = workdir / row["name"] / f"seed{seed}"
+    if "members" in row:
+        result = _ensemble(row, seed, workdir, is_main)
+    else:
+        result = dict(run_row({**row["overrides"], "seed": seed}, run_dir))
+    if result is not None:
+        _check_result(result, run_dir)
+        if is_main:
+            write_json(run_dir / RESULT_FILE, result)
+    return result
 
 
 def _ensemble(
