@@ -194,14 +194,17 @@ def make_search(num_layers: int, splits: dict, space: dict, start: dict) -> dict
 
     def overrides(dials):
         new, lr = dials["new_layers"], dials["lr"]
-        # Layers drawn anew are never in the lower group, whose rate may be 0.
-        low = min(dials["low_layers"], num_layers + 1 - new)
-        alphas = (dials["alpha_upper"], dials["alpha_lower"])
+        # Layers drawn anew are never in the lower group, whose rate may be 0, and nothing is pulled
+        # where no layer is left or none moves.
+        old = num_layers + 1 - new
+        low = min(dials["low_layers"], old)
+        alpha_upper = dials["alpha_upper"] if low < old else 0.0
+        alpha_lower = dials["alpha_lower"] if dials["low_rate"] else 0.0
         rates = (None, dials["high_rate"] * lr, dials["low_rate"] * lr)
         return {
             "model.frozen_backbone": False, "optim.lr": lr,
             "optim.weight_decay": dials["weight_decay"],
-            **turn(new, low, rates, alphas),
+            **turn(new, low, rates, (alpha_upper, alpha_lower)),
         }  # fmt: skip
 
     def starts(difference):

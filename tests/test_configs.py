@@ -14,8 +14,9 @@ from sklearn.datasets import load_sample_image
 from configs import common
 from fixed_head_jax import experiment, stages, sweep, train, transfer
 from fixed_head_jax.augment import Options, make_augment
-from fixed_head_jax.backbones import get_backbone
 from fixed_head_jax.data.__main__ import main as prepare_data
+from fixed_head_jax.experiment.training import make_training
+from fixed_head_jax.model import get_model
 
 CONFIGS = sorted(
     path.stem
@@ -115,13 +116,12 @@ def test_what_does_not_go_together_in_experiments_of_transfer():
 def test_a_search_tries_dials_that_can_be_meant(name):
     module = importlib.import_module(f"configs.{name}")
     search, config = module.get_search(), module.get_config()
-    num_layers = len(get_backbone(config.model.backbone).layers)
     rng = np.random.default_rng(0)
 
     def drawn(dial):
         return rng.choice(dial["choices"]).item() if "choices" in dial else dial["high"]
 
-    settings = [{key: drawn(dial) for key, dial in search["space"].items()} for _ in range(200)]
+    settings = [{key: drawn(dial) for key, dial in search["space"].items()} for _ in range(60)]
     starts = [*search["starts"](-3.0), *search["starts"](3.0)]
     for dials in starts:
         assert dials.keys() == search["space"].keys()
@@ -129,13 +129,18 @@ def test_a_search_tries_dials_that_can_be_meant(name):
             value in dial["choices"] if "choices" in dial else dial["low"] <= value <= dial["high"]
             for value, dial in zip(dials.values(), map(search["space"].get, dials), strict=True)
         )
+    model = get_model(10, config.model.backbone)
+    images = jnp.zeros((1, 299, 299, 3))
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))["params"]
+    layers = model.backbone.layers
     overrides = [search["overrides"](dials) for dials in (*settings, *starts)]
     for values in (*overrides, *search["probes"].values()):
         config.update_from_flattened_dict({**search["splits"], **values})
         assert config.data.eval_split != "test"
         start = "none" if values.get("init_from") else "weights.safetensors"
-        frozen = config.model.frozen_backbone
-        transfer.check(transfer.Dials(**config.transfer), num_layers, start, 0.03, frozen)
+        dials, lr = transfer.Dials(**config.transfer), config.optim.lr
+        transfer.check(dials, len(layers), start, lr, config.model.frozen_backbone)
+        make_training(config, dials, params, layers, 10_000, lambda epoch: math.ceil(10 * epoch))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
