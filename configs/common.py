@@ -92,6 +92,7 @@ def get_config() -> ConfigDict:
     config.augment.mixup = 0.0  # alpha of mixup; 0: none
     config.augment.cutmix = 0.0  # alpha of CutMix; 0: none
     config.augment.mix_probability = 1.0  # of mixing a batch
+    config.augment.mix_off_epoch = 0.0  # does not mix from this epoch on; 0: mixes to the end
     config.augment.mix_switch_probability = 0.5  # of CutMix where both have an alpha
     config.augment.erase_probability = 0.0  # covers a rectangle of the normalised image
     config.augment.erase_fill = "pixel"  # const (the mean), rand (one colour), pixel (noise)

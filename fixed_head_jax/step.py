@@ -56,7 +56,7 @@ def make_train_step(
     Args:
         loss: of the task, see `tasks`.
         tx: the optimizer.
-        augment: `(rngs, batch_rng, batch) -> batch`, with one key per example and one of the
+        augment: `(rngs, batch_rng, batch, step) -> batch`, with one key per example and one of the
             batch; it gets the whole shard, and may mix it with those of other devices.
         rates: learning rates of a step by the name of their metric, for the log.
         seed: of the run; an example's randomness depends on (seed, step, position in the global
@@ -79,7 +79,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
         rngs = _example_rngs(rng, batch["index"].shape[0])
-        batch = augment(rngs, jax.random.fold_in(rng, _BATCH), batch)
+        batch = augment(rngs, jax.random.fold_in(rng, _BATCH), batch, state.step)
         micro_batches = jax.tree.map(partial(_deal, accumulation_steps), (batch, rngs))
         (model_state, task_state), results = parallel.fold(
             partial(micro_step, state.params), (state.model_state, state.task_state), micro_batches

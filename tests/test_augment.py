@@ -463,6 +463,22 @@ def test_a_policy_runs_in_the_pipeline():
     assert 0.05 < kept.mean() < 0.7  # two turns, each left out with probability 1/2
 
 
+def test_mixing_ends_at_its_step_and_nothing_else_does():
+    options = Options(mixup=1.0, cutmix=1.0, flip=True, erase_probability=0.5)
+    rngs, batch = make_rngs(4), make_batch(4)
+    always = jax.jit(make_train_augment(options))(rngs, jax.random.key(0), batch)
+    train_augment = jax.jit(make_train_augment(options, mix_steps=10))
+    for step, expected in ((9, always), (10, None), (500, None)):
+        out = train_augment(rngs, jax.random.key(0), batch, jnp.int32(step))
+        if expected is None:
+            unmixed = make_train_augment(options._replace(mixup=0.0, cutmix=0.0))
+            expected = jax.jit(unmixed)(rngs, jax.random.key(0), batch)
+            np.testing.assert_array_equal(out["targets"], jax.nn.one_hot(batch["label"], 4))
+        np.testing.assert_allclose(out["image"], expected["image"], rtol=1e-6, atol=1e-6)
+    assert train_augment._cache_size() == 1
+    assert not np.array_equal(always["targets"], jax.nn.one_hot(batch["label"], 4))
+
+
 def test_images_that_stay_in_levels_are_mixed_in_levels(monkeypatch):
     shares = lambda *_: jnp.full((1, 1), 0.7)  # noqa: E731
     monkeypatch.setattr(mix, "draw_shares", shares)
@@ -516,6 +532,7 @@ PROBABILITIES = (
 )  # fmt: skip
 STRENGTHS = (
     "pad_crop", "brightness", "contrast", "saturation", "hue", "lighting", "mixup", "cutmix",
+    "mix_off_epoch",
 )  # fmt: skip
 
 
@@ -525,6 +542,7 @@ STRENGTHS = (
         *((({name: value}), f"augment.{name} must be in 0 ... 1, got {value}")
           for name in PROBABILITIES for value in (-0.1, 1.5)),
         *((({name: -1}), f"augment.{name} must be >= 0 .* got -1") for name in STRENGTHS),
+        (dict(mix_off_epoch=3), "mix_off_epoch=3 ends mixing, but augment.mixup and .* are 0"),
         (dict(hue=0.6), "augment.hue must be at most 0.5, half a turn, got 0.6"),
         (dict(mixup=float("nan")), "augment.mixup must be >= 0 .* got nan"),
         (dict(crop_scale=(0.0, 1.0)), "augment.crop_scale must be .* a range of shares"),

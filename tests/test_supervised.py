@@ -71,7 +71,7 @@ def test_accuracy_counts_the_class_with_the_larger_share():
     assert loss_and_accuracy(logits, {"label": batch["label"]})[1] == 100
 
 
-def make_step(num_devices, options):
+def make_step(num_devices, options, mix_steps=None):
     """Returns a step of a linear classifier of mean colours, in two micro-batches, and its state.
 
     The metric `share` is the mean of the largest target.
@@ -84,7 +84,7 @@ def make_step(num_devices, options):
         return value, (*states, metrics | {"share": batch["targets"].max(1).mean()})
 
     params, _, _ = init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-    augment, _ = make_augment((8, 8, 3), 4, (0.5,), (0.25,), options, parallel.AXIS)
+    augment, _ = make_augment((8, 8, 3), 4, (0.5,), (0.25,), options, parallel.AXIS, mix_steps)
     tx, is_trained = optax.sgd(1.0), jax.tree.map(lambda _: True, params)
     step = make_train_step(loss, tx, augment, {"lr": lambda _: 1.0}, 0, 2, 0.0, is_trained)
     mapped = parallel.pmap_step(
@@ -94,15 +94,27 @@ def make_step(num_devices, options):
     return mapped, TrainState(jnp.int32(0), params, {}, {}, tx.init(params), {})
 
 
-@pytest.mark.slow
-def test_steps_with_mixing_do_not_depend_on_the_number_of_devices():
+def make_batch():
     random = np.random.default_rng(0)
-    batch = {
+    return {
         "image": random.integers(0, 256, (16, 8, 8, 3), np.uint8),
         "label": random.integers(0, 4, 16).astype(np.int32),
         "index": np.arange(16, dtype=np.int32),
     }
-    results = []
+
+
+def test_steps_mix_until_the_one_that_ends_it():
+    step, state = make_step(1, Options(mixup=1.0), mix_steps=3)
+    shares = []
+    for _ in range(5):
+        state, metrics = step(state, {}, make_batch())
+        shares.append(float(metrics["share"]))
+    assert max(shares[:3]) < 1 and shares[3:] == [1, 1]
+
+
+@pytest.mark.slow
+def test_steps_with_mixing_do_not_depend_on_the_number_of_devices():
+    batch, results = make_batch(), []
     for count in (1, 4):
         step, state = make_step(count, Options(mixup=1.0, cutmix=1.0))
         shares = []

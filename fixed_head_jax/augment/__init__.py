@@ -9,6 +9,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float32, Key, UInt8
 
 from fixed_head_jax.augment import blur, color, geometry, mix
@@ -24,6 +25,7 @@ def make_augment(
     std: Sequence[float],
     options: Options,
     axis_name: str | None = None,
+    mix_steps: int | None = None,
 ) -> tuple[Callable, Callable]:
     """Builds the two pixel pipelines of a run.
 
@@ -35,25 +37,31 @@ def make_augment(
         options: what is done in training.
         axis_name: mesh axis over which a batch is split, whose examples are mixed across it;
             None outside a mapped step.
+        mix_steps: step from which on batches are not mixed (`options.mix_off_epoch` in steps);
+            None mixes all.
 
     Returns:
-        `train_augment(rngs, batch_rng, batch)` takes one key per example, one of the batch, the
-        same on every device, and {image uint8 [B,H,W,C], label [B], ...}; it returns the batch
-        with the image as normalised float32 and, where batches are mixed, "targets" float32
-        [B,K]. `eval_augment(images)` normalises alone, uint8 -> float32.
+        `train_augment(rngs, batch_rng, batch, step=0)` takes one key per example, one of the batch,
+        the same on every device, {image uint8 [B,H,W,C], label [B], ...} and the number of steps
+        before this one; it returns the batch with the image as normalised float32 and, where it is
+        mixed, "targets" float32 [B,K]. `eval_augment(images)` normalises alone, uint8 -> float32.
 
     Raises:
         ValueError: if an argument is out of range, or does not fit images of that shape.
     """
     before, after = _stages(image_shape, mean, std, options)
 
-    def train_augment(rngs: Key[Array, " b"], batch_rng: Key[Array, ""], batch: dict) -> dict:
+    def train_augment(
+        rngs: Key[Array, " b"], batch_rng: Key[Array, ""], batch: dict, step: ArrayLike = 0
+    ) -> dict:
         batch = {**batch, "image": _run(before, rngs, batch["image"])}
         if options.mixup or options.cutmix:
             shares = mix.draw_shares(
                 batch_rng, *image_shape[:2], options.mixup, options.cutmix,
                 options.mix_probability, options.mix_switch_probability,
             )  # fmt: skip
+            if mix_steps is not None:
+                shares = jnp.where(step < mix_steps, shares, 1.0)
             targets = jax.nn.one_hot(batch["label"], num_classes)
             images, targets = mix.mix(batch["image"], targets, shares, axis_name)
             batch = {**batch, "image": images, "targets": targets}

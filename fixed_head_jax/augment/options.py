@@ -6,7 +6,7 @@ from fixed_head_jax.lookup import check_choice
 
 FILLS = ("const", "rand", "pixel")  # of erased rectangles, see `mix.erase`
 _JITTER = ("brightness", "contrast", "saturation", "hue")
-_NOT_NEGATIVE = ("pad_crop", *_JITTER, "lighting", "mixup", "cutmix")
+_NOT_NEGATIVE = ("pad_crop", *_JITTER, "lighting", "mixup", "cutmix", "mix_off_epoch")
 _SHARES = (
     "jitter_probability", "grey_probability", "blur_probability", "solarize_probability",
     "solarize_threshold", "mix_probability", "mix_switch_probability", "erase_probability",
@@ -38,6 +38,7 @@ class Options(NamedTuple):
         mixup: alpha of mixup, see `mix.draw_shares`; 0 is none.
         cutmix: alpha of CutMix; 0 is none.
         mix_probability: of mixing a batch at all.
+        mix_off_epoch: epoch from whose first step on batches are not mixed; 0 mixes to the end.
         mix_switch_probability: of CutMix rather than mixup, where both have an alpha.
         erase_probability: of covering a rectangle after normalisation, see `mix.erase`.
         erase_fill: with what: "const", "rand" or "pixel".
@@ -62,6 +63,7 @@ class Options(NamedTuple):
     mixup: float = 0.0
     cutmix: float = 0.0
     mix_probability: float = 1.0
+    mix_off_epoch: float = 0.0
     mix_switch_probability: float = 0.5
     erase_probability: float = 0.0
     erase_fill: str = "pixel"
@@ -93,6 +95,11 @@ def check(options: Options) -> None:
         raise ValueError(
             f"augment.crop_scale={options.crop_scale} and augment.pad_crop={options.pad_crop} "
             "both crop; set one of them"
+        )
+    if options.mix_off_epoch and not (options.mixup or options.cutmix):
+        raise ValueError(
+            f"augment.mix_off_epoch={options.mix_off_epoch} ends mixing, but augment.mixup and "
+            "augment.cutmix are 0; set one of them"
         )
     strengths = {key: getattr(options, key) for key in _JITTER if getattr(options, key)}
     if options.policy and strengths:

@@ -64,11 +64,12 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     dials = transfer.Dials(**config.transfer)
     start = config.init_from if read_weights else None
     model = _get_model(config, source.num_classes, dials, start)
-    augment, eval_augment = make_augments(config, source, parallel.AXIS)
+    starts = partial(epoch_start, num_examples=len(source), batch_size=config.batch_size)
+    mix_steps = starts(config.augment.mix_off_epoch) if config.augment.mix_off_epoch else None
+    augment, eval_augment = make_augments(config, source, parallel.AXIS, mix_steps)
     check_mixing(config, model)
     init, loss = get_task(config.task.name, model, **_options(config.task.options))
 
-    starts = partial(epoch_start, num_examples=len(source), batch_size=config.batch_size)
     total_steps = config.total_steps or starts(config.total_epochs)
     images = jnp.zeros((1, *source.image_shape), jnp.float32)
     params, _, _ = jax.eval_shape(init, jax.random.key(0), images)

@@ -46,7 +46,10 @@ def host_crops(data: ConfigDict) -> dict[str, RandomCrop] | None:
 
 
 def make_augments(
-    config: ConfigDict, source: Source, axis_name: str | None = None
+    config: ConfigDict,
+    source: Source,
+    axis_name: str | None = None,
+    mix_steps: int | None = None,
 ) -> tuple[Callable, Callable]:
     """Returns the augmentations of training and evaluation of `augment.make_augment`.
 
@@ -54,6 +57,7 @@ def make_augments(
         config: as `build` takes it.
         source: of the images.
         axis_name: mesh axis of the step they run in; None outside.
+        mix_steps: steps after which batches are not mixed; None for no end.
 
     Raises:
         ValueError: if they do not fit the images, or the host's crops.
@@ -72,7 +76,7 @@ def make_augments(
         )
     return make_augment(
         source.image_shape, source.num_classes, config.data.mean, config.data.std, options,
-        axis_name,
+        axis_name, mix_steps,
     )  # fmt: skip
 
 
