@@ -240,6 +240,15 @@ def test_anchored_blocks(inception, k, n, release, ours, as_published):
         assert {row["alpha"] for row in anchored[1:]} <= {0.02}
 
 
+def test_the_first_kernel_of_the_release_is_that_at_the_image():
+    layers = (("patch_embed",), ("blocks.0",), ("blocks.1",))
+    params = {"backbone": {part: {"kernel": jnp.ones(2)} for (part,) in layers}}
+    dials = Dials(new_layers=1, num_low_lr_layers=2, l2_sp=True, as_published=True)
+    plan = transfer.make_plan(params, layers, dials, lr=0.1, weight_decay=0.0)
+    alphas = {part: leaf["kernel"] for part, leaf in plan.alpha["backbone"].items()}
+    assert alphas == {"patch_embed": 0.04, "blocks.0": 0.02, "blocks.1": 0.0}
+
+
 def test_the_table_of_the_groups(inception):
     layers, variables = inception
     dials = Dials(

@@ -80,9 +80,8 @@ def _schedule_maker(config, dials, total_steps, starts):
     options["step_every"] = config.step_every_epochs
 
     def make_schedule(lr):
-        # Every group warms up from its own share of the rate, so that one of rate 0 stays there.
-        share = lr / config.lr if config.lr else float(lr > 0)
-        share = 1.0 if dials.as_published else share
+        # Every group warms up from its own share of the rate.
+        share = 1.0 if dials.as_published or not config.lr else lr / config.lr
         return schedules.make_schedule(
             config.schedule, lr, total_steps, starts, warmup_from=share * config.warmup_from,
             **options,
