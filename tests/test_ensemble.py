@@ -97,6 +97,7 @@ def test_the_command_line(tmp_path, capsys):
         ensemble.main([str(tmp_path)])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_backbone")
 def test_a_run_predicts_what_it_was_evaluated_on(tmp_path):
     config = digits.get_config("linear,smoke")

@@ -619,9 +619,8 @@ def test_resuming_does_not_move_the_anchor(make_config, source, tmp_path):
         assert any(np.array_equal(kernel, anchor) for anchor in kept)
 
 
-@pytest.mark.parametrize(
-    "k", [0, 3, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2, 4, 5))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("k", range(6))
 def test_new_layers_start_as_drawn_and_the_others_as_loaded(make_config, source, k):
     layers = ("conv1", "layer1.0", "layer2.0", "layer3.0")
     if not k:  # the head is loaded, and does not fit
@@ -648,6 +647,7 @@ def test_new_layers_start_as_drawn_and_the_others_as_loaded(make_config, source,
     assert same_bits(started.params["head"], drawn.params["head"])
 
 
+@pytest.mark.slow
 def test_a_few_images_are_learned_by_heart(make_config, source, tmp_path):
     config = make_config(
         init_from=source, total_steps=60, batch_size=24, log_every_steps=60,
