@@ -4,7 +4,6 @@ import itertools
 import math
 import os
 import textwrap
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from fixed_head_jax.workdir import replacing
 
 NAME_WIDTH = 32  # characters of a line of a name; longer names take several lines
 MEASURED, PUBLISHED, QUIET = "#1f6fb2", "#c8500a", "#777777"
@@ -188,9 +189,5 @@ def _is_known(value: float | None) -> bool:
 
 
 def _save(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes the file so that it is the old one or the new one, whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    figure.savefig(partial, format="png", dpi=150)
-    partial.replace(path)
+    with replacing(Path(path)) as partial:
+        figure.savefig(partial, format="png", dpi=150)

@@ -8,9 +8,7 @@ another split or of the best checkpoint, which can be named in place of the fold
 """
 
 import argparse
-import os
 import sys
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,10 @@ import numpy as np
 
 from fixed_head_jax.evaluators.classification import classification_metrics, classification_sums
 from fixed_head_jax.report import markdown
+from fixed_head_jax.workdir import replacing
 
 _CHUNK = 4096  # examples scored at once
-FILE = "predictions.npz"  # of a workdir: its evaluation split after the last step
+PREDICTIONS_FILE = "predictions.npz"  # of a workdir: its evaluation split after the last step
 
 
 class PredictionsError(ValueError):
@@ -37,12 +36,8 @@ def write_predictions(path: str | Path, predictions: Mapping[str, Any]) -> None:
         predictions: "split", text that says what the examples are; "label" [N]; and by the name of
             the model ("eval", "eval_ema") probabilities [N, K].
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    with open(partial, "wb") as file:
+    with replacing(Path(path)) as partial, open(partial, "wb") as file:
         np.savez(file, **predictions)
-    os.replace(partial, path)
 
 
 def read_predictions(run: str | Path) -> dict[str, np.ndarray]:
@@ -51,7 +46,7 @@ def read_predictions(run: str | Path) -> dict[str, np.ndarray]:
     Raises:
         PredictionsError: if there are none, or they are damaged.
     """
-    path = Path(run) / FILE if Path(run).is_dir() else Path(run)
+    path = Path(run) / PREDICTIONS_FILE if Path(run).is_dir() else Path(run)
     if not path.exists():
         raise PredictionsError(
             f"{str(run)!r} holds no predictions; give its command again with "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fixed_head_jax.charts import sweep_chart
-from fixed_head_jax.ensemble import FILE, average, measure, write_predictions
+from fixed_head_jax.ensemble import PREDICTIONS_FILE, average, measure, write_predictions
 from fixed_head_jax.report import sweep_rows, sweep_table
 from fixed_head_jax.workdir import write_json, write_text
 
@@ -105,7 +105,8 @@ def _ensemble(
         return None
     predictions = average(folders)
     if is_main:
-        write_predictions(workdir / row["name"] / f"seed{seed}" / FILE, predictions)
+        folder = workdir / row["name"] / f"seed{seed}"
+        write_predictions(folder / PREDICTIONS_FILE, predictions)
     metrics = measure(predictions)
     counts = {key: sum(result[key] for result in results) for key in ("params", "fixed")}
     return {**metrics, **counts, "accuracy": metrics["eval/accuracy"]}

@@ -11,8 +11,7 @@ import numpy as np
 
 from fixed_head_jax import optim, parallel
 from fixed_head_jax.checkpoint import Checkpoints, Restored
-from fixed_head_jax.ensemble import FILE as PREDICTIONS_FILE
-from fixed_head_jax.ensemble import write_predictions
+from fixed_head_jax.ensemble import PREDICTIONS_FILE, write_predictions
 from fixed_head_jax.evaluators import EVAL, TRAIN
 from fixed_head_jax.experiment import Run
 from fixed_head_jax.interval_log import IntervalLog

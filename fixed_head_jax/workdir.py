@@ -1,9 +1,11 @@
 """The folder of a run: whose it is, and its result."""
 
+import contextlib
 import json
 import math
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +66,21 @@ def finite_or_none(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file so that it is the old one or the new one, whole, whoever else writes it."""
+    """Writes a text file, see `replacing`."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a file to write that then takes the place of `path`, made whole or not at all.
+
+    Whoever reads or writes `path` meanwhile finds the old file or the new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

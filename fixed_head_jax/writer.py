@@ -11,7 +11,7 @@ from typing import Any, SupportsFloat
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from fixed_head_jax.workdir import finite_or_none
+from fixed_head_jax.workdir import finite_or_none, write_text
 
 METRICS_FILE = "metrics.jsonl"
 # The bar shows these, whatever they are prefixed with (train/loss).
@@ -187,6 +187,4 @@ def _cut(path: Path, resume_step: int) -> None:
             for number, line in enumerate(lines, start=1)
             if _parse(line, path, number)["step"] <= resume_step
         ]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, "".join(kept))

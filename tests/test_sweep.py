@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fixed_head_jax.ensemble import FILE, average, write_predictions
+from fixed_head_jax.ensemble import PREDICTIONS_FILE, average, write_predictions
 from fixed_head_jax.report import sweep_rows, sweep_table
 from fixed_head_jax.sweep import run_sweep
 
@@ -113,7 +113,7 @@ def test_a_row_of_members_is_their_ensemble_seed_by_seed(tmp_path, capsys):
             result = super().__call__(overrides, run_dir)
             share = np.array(shares[overrides["model.head"]])[:, None]
             predictions = {"label": labels, "eval": share * right + (1 - share) * wrong}
-            write_predictions(run_dir / FILE, {"split": "'test' of 'numbers'", **predictions})
+            write_predictions(run_dir / PREDICTIONS_FILE, {"split": "'test'", **predictions})
             return result
 
     run_sweep(rows, Predict(), tmp_path, row_index=2)  # before the runs that it takes

@@ -43,6 +43,9 @@ def make_training(
         layers: of the backbone.
         total_steps: length of the run.
         starts: epoch -> the step it starts at.
+
+    Raises:
+        ValueError: if a pattern matches nothing, L2-SP pulls nothing or nothing is left to train.
     """
     plan, is_trained = _make_plan(config, dials, params, layers)
     make_schedule = _schedule_maker(config.optim, dials, total_steps, starts)
