@@ -1,6 +1,6 @@
 """Backbone, pooling and head as one model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from fixed_head_jax.backbones import get_backbone
-from fixed_head_jax.backbones.layers import BatchNorm
+from fixed_head_jax.batch_norm import BatchNorm
 from fixed_head_jax.heads import get_head
 from fixed_head_jax.pooling import get_pool
 
@@ -53,17 +53,36 @@ class Classifier(nn.Module):
         Returns:
             "feature_map" [B, h, w, C] (float32), "features" [B, D] and "logits" [B, K].
         """
+        feature_map = self._map(images, train)
+        features = self.pool(feature_map)
+        if self.dropout and train and example_rngs is not None:
+            features = _drop(example_rngs, features, self.dropout)
+        return {"feature_map": feature_map, "features": features, "logits": self.head(features)}
+
+    def embed(self, batches: Sequence[Float[Array, "b h w c"]], train: bool) -> Float[Array, "n d"]:
+        """Embeds batches of images, each of its own size, by a head of `heads.EMBEDDING_HEADS`.
+
+        Backbone and pooling see one batch after the other, so that batch norm there takes the
+        statistics of each by itself and updates the running ones each time; the head sees all.
+
+        Returns:
+            Embeddings [N, D] at unit norm, batch after batch.
+        """
+        features = [self.pool(self._map(images, train)) for images in batches]
+        return self.head.embed(jnp.concatenate(features), train)
+
+    def classify(self, embeddings: Float[Array, "n d"]) -> tuple[Float[Array, "n k"], ...]:
+        """Returns the logits of every classifier of a head of `heads.EMBEDDING_HEADS`."""
+        return self.head.classify(embeddings)
+
+    def _map(self, images, train):
+        """Returns the feature map as the pooling takes it."""
         with nn.intercept_methods(partial(_evaluate_frozen, self.frozen_parts)):
             feature_map = self.backbone(images, train and not self.frozen_backbone)
         feature_map = feature_map.astype(jnp.float32)
         if self.frozen_backbone:
             feature_map = lax.stop_gradient(feature_map)
-        if self.relu_before_pool:
-            feature_map = nn.relu(feature_map)
-        features = self.pool(feature_map)
-        if self.dropout and train and example_rngs is not None:
-            features = _drop(example_rngs, features, self.dropout)
-        return {"feature_map": feature_map, "features": features, "logits": self.head(features)}
+        return nn.relu(feature_map) if self.relu_before_pool else feature_map
 
     def training_logits(
         self, logits: Float[Array, "b k"], labels: Int[Array, "b"]
@@ -120,7 +139,7 @@ def get_model(
     Args:
         num_classes: K, at least 2.
         backbone: a name of `backbones.BACKBONES`.
-        head: a name of `heads.HEADS`.
+        head: a name of `heads.HEADS` or `heads.EMBEDDING_HEADS`.
         pool: a name of `pooling.POOLINGS`.
         backbone_options: fields of the backbone, e.g. `{"out_channels": 100}`.
         head_options: fields of the head, e.g. `{"allow_repeated": True}`.
@@ -148,6 +167,8 @@ def get_model(
     defaults = getattr(backbone_module, "head_defaults", {}).get(head, {})
     head_options = {**defaults, **(head_options or {})}
     head_module = get_head(head, num_classes=num_classes, **head_options)
+    if hasattr(head_module, "axis_name"):  # it has batch norm of its own
+        head_module = head_module.clone(axis_name=axis_name)
     dim = pool_module.num_features(backbone_module.num_features)
     if dim is not None:
         head_module.check_capacity(dim)

@@ -11,7 +11,8 @@ from jax import lax
 
 from fixed_head_jax import accounting
 from fixed_head_jax.backbones import BACKBONES
-from fixed_head_jax.backbones.layers import BatchNorm, Conv, max_pool
+from fixed_head_jax.backbones.layers import Conv, max_pool
+from fixed_head_jax.batch_norm import BatchNorm
 from fixed_head_jax.heads import HEADS
 from fixed_head_jax.heads.fixed import Identity
 from fixed_head_jax.heads.linear import Linear

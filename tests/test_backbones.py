@@ -14,7 +14,6 @@ from fixed_head_jax.backbones.cifar_resnet import FRAMES, CifarResNet, FixedProj
 from fixed_head_jax.backbones.densenet import DenseNet
 from fixed_head_jax.backbones.inception_v4 import InceptionV4
 from fixed_head_jax.backbones.layers import (
-    BatchNorm,
     Conv,
     average_pool,
     convolve,
@@ -25,6 +24,7 @@ from fixed_head_jax.backbones.mobilenet_v2 import MobileNetV2, round_channels
 from fixed_head_jax.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from fixed_head_jax.backbones.shufflenet_v2 import ShuffleNetV2
 from fixed_head_jax.backbones.vit import ViT
+from fixed_head_jax.batch_norm import BatchNorm
 
 RNG = jax.random.key(0)
 IMAGES = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))

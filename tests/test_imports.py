@@ -19,7 +19,8 @@ ALLOWED = {
     "absl.flags": ["main.py"],
     "ml_collections": ["main.py", "configs/", PACKAGE + "/train.py", PACKAGE + "/experiment/"],
     "flax.linen": [
-        PACKAGE + place for place in ("/backbones/", "/heads/", "/pooling.py", "/model.py")
+        PACKAGE + place
+        for place in ("/backbones/", "/heads/", "/batch_norm.py", "/pooling.py", "/model.py")
     ],
     "tensorflow_datasets": [PACKAGE + "/data/"],
     "cv2": [PACKAGE + "/data/"],

@@ -15,13 +15,13 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fixed_head_jax.backbones.layers import (
-    BatchNorm,
     Conv,
     check_out_channels,
     convolve,
     remat_block,
     resize_channels,
 )
+from fixed_head_jax.batch_norm import BatchNorm
 from fixed_head_jax.heads import frames
 from fixed_head_jax.initializers import he_normal_fan_in
 from fixed_head_jax.lookup import check_choice

@@ -17,12 +17,12 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fixed_head_jax.backbones.layers import (
-    BatchNorm,
     Conv,
     average_pool,
     check_size,
     remat_block,
 )
+from fixed_head_jax.batch_norm import BatchNorm
 
 BLOCKS = 3
 

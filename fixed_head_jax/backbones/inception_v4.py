@@ -15,13 +15,13 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fixed_head_jax.backbones.layers import (
-    BatchNorm,
     Conv,
     average_pool,
     check_size,
     max_pool,
     remat_block,
 )
+from fixed_head_jax.batch_norm import BatchNorm
 from fixed_head_jax.initializers import uniform_fan_in
 
 # A branch is its name and its steps; a step is MAX, AVERAGE or the fields of a ConvUnit. The

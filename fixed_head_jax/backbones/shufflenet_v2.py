@@ -15,12 +15,12 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fixed_head_jax.backbones.layers import (
-    BatchNorm,
     Conv,
     check_out_channels,
     max_pool,
     remat_block,
 )
+from fixed_head_jax.batch_norm import BatchNorm
 from fixed_head_jax.initializers import uniform_fan_in
 
 UNITS = (4, 8, 4)

@@ -13,6 +13,10 @@ learned projection included, with features at unit norm where the head normalise
 `heads.cosine`, whose class vectors count by direction alone, they are an increasing function of the
 cosines (decreasing if a learned scale is negative), the same for every class.
 
+A head of `EMBEDDING_HEADS` has no `class_vectors`. Its methods `embed(features, train)`, the
+embeddings [B, D] at unit norm, and `classify(embeddings)`, the logits of all its classifiers, are
+what its task trains; its call gives the logits of one of them in evaluation mode.
+
 To add a head, write it in a file of its own and name it in `HEADS`; the contract tests cover it
 from there.
 """
@@ -20,7 +24,7 @@ from there.
 from flax import linen as nn
 
 from fixed_head_jax import lookup
-from fixed_head_jax.heads import cosine, fixed, linear, polytope
+from fixed_head_jax.heads import cosine, fixed, linear, polytope, projection
 
 HEADS = {
     "linear": linear.Linear,
@@ -38,6 +42,9 @@ HEADS = {
     "arcface": cosine.ArcFace,
 }
 
+# Heads that embed the features, for tasks that learn without labels.
+EMBEDDING_HEADS = {"projection": projection.Projection}
+
 
 def get_head(name: str, **options) -> nn.Module:
     """Builds the head `name`; `options` name at least `num_classes`.
@@ -45,4 +52,4 @@ def get_head(name: str, **options) -> nn.Module:
     Raises:
         ValueError: on an unknown name or option, or a value the head does not know.
     """
-    return lookup.build("head", HEADS, name, options)
+    return lookup.build("head", {**HEADS, **EMBEDDING_HEADS}, name, options)
