@@ -63,9 +63,9 @@ def train_one(config, folder, stop_requested, may_differ=MAY_DIFFER):
         workdir.write_text(Path(folder) / "groups.md", run.groups)
     result = train.train(run, folder, stop_requested)
     if jax.process_index() == 0:
-        split = run.eval_data.source.split
+        split, metric = run.eval_data.source.split, config.best_metric
         print(
-            f"\n{split} accuracy {result['eval/accuracy']:.2f} % on {result['eval/examples']:,.0f}"
+            f"\n{split} {metric} {result[f'eval/{metric}']:.2f} % on {result['eval/examples']:,.0f}"
         )
         print(f"trained parameters {result['params']:,}, stored fixed {result['fixed']:,}")
         for name in ("result.json", "metrics.jsonl", "tensorboard", "checkpoints"):
@@ -127,7 +127,10 @@ def sweep_all(config, folder, stop_requested, experiment_file):
     def run_row(overrides, row_folder):
         row = override(config, overrides)
         result = train_all(row, row_folder, stop_requested, experiment_file)
-        return {**result, "accuracy": result["eval/accuracy"]}
+        metric = rows.get("metric", sweep.DEFAULT_METRIC)
+        if metric not in result:
+            raise BadInput(f"the sweep's metric {metric!r} is none of a run: {', '.join(result)}")
+        return {**result, "accuracy": result[metric]}
 
     sweep.run_sweep(rows, run_row, folder, jax.process_index() == 0, _SWEEP_INDEX.value)
 

@@ -21,8 +21,11 @@ def get_config() -> ConfigDict:
     config.log_every_steps = 50
     config.eval_every_epochs = 1.0  # evaluates and saves; 0: at the end only
     config.checkpoint_every_steps = 0  # saves between evaluations; 0: never
-    config.evaluators = ()  # beside accuracy and loss, at every evaluation: see `evaluators`
+    config.evaluators = ()  # beside the task's own, at every evaluation: see `evaluators`
     config.final_evaluators = ()  # at the last evaluation only: what takes long
+    config.superclass_dir = ""  # folder of the class hierarchy that evaluator superclasses reads
+    config.class_grids = 0  # pictures of so many discovered classes at the end; 0: none
+    config.class_grid_images = 9  # in each; a square number
     config.save_predictions = False  # predictions.npz at the end: what ensembles average
     config.best_metric = "accuracy"  # evaluation metric whose best checkpoint is kept
     config.steps_per_dispatch = 0  # training steps per call of the device; 0: 1 on CPU, else 10
@@ -53,6 +56,10 @@ def get_config() -> ConfigDict:
     config.data.name = "cifar10"  # any TFDS image classification dataset in array_record, or ours
     config.data.train_split = "train"
     config.data.eval_split = "test"
+    config.data.fit_split = (
+        ""  # labelled images that kNN, probes and k-means fit to; "": train_split
+    )
+    config.data.unlabelled = False  # the labels of train_split are not known (stored as -1)
     config.data.train_fraction = 1.0  # share of every class to train on, always the same images
     config.data.train_list = ""  # text file with the file names to train on; empty: all
     config.data.first_classes = 0  # keeps the classes below this number; 0: all
@@ -97,6 +104,27 @@ def get_config() -> ConfigDict:
     config.augment.erase_probability = 0.0  # covers a rectangle of the normalised image
     config.augment.erase_fill = "pixel"  # const (the mean), rand (one colour), pixel (noise)
 
+    config.views = ConfigDict()  # in place of augment where the task takes views; augment/views.py
+    config.views.num_local = 6  # small crops, beside two large ones
+    config.views.global_size = 224  # pixels
+    config.views.local_size = 96
+    config.views.global_scale = (0.4, 1.0)  # share of the image's area
+    config.views.local_scale = (0.05, 0.4)
+    config.views.flip = True
+    config.views.brightness = 0.4
+    config.views.contrast = 0.4
+    config.views.saturation = 0.2
+    config.views.hue = 0.1
+    config.views.jitter_probability = 0.8
+    config.views.grey_probability = 0.2
+    config.views.blur_sigma = (0.1, 2.0)  # pixels
+    config.views.blur_probability = (
+        0.1,
+        1.0,
+        0.5,
+    )  # of the first large view, the second, small ones
+    config.views.solarize_probability = (0.0, 0.2, 0.0)  # same
+
     config.model = ConfigDict()
     config.model.backbone = "resnet18"
     config.model.head = "linear"
@@ -119,9 +147,13 @@ def get_config() -> ConfigDict:
     config.model.head_options.bias_init = config_dict.placeholder(str)
     config.model.head_options.bias_form = config_dict.placeholder(str)
     config.model.head_options.class_scales = config_dict.placeholder(bool)
+    config.model.head_options.dim = config_dict.placeholder(int)
     config.model.head_options.distinct = config_dict.placeholder(bool)
     config.model.head_options.easy_margin = config_dict.placeholder(bool)
+    config.model.head_options.evaluated = config_dict.placeholder(int)
     config.model.head_options.fixed = config_dict.placeholder(bool)
+    config.model.head_options.frame = config_dict.placeholder(str)
+    config.model.head_options.hidden_dim = config_dict.placeholder(int)
     config.model.head_options.init_scale = config_dict.placeholder(float)
     config.model.head_options.kernel_init = config_dict.placeholder(str)
     config.model.head_options.kappa = config_dict.placeholder(float)
@@ -130,12 +162,16 @@ def get_config() -> ConfigDict:
     config.model.head_options.margin = config_dict.placeholder(float)
     config.model.head_options.max_separation = config_dict.placeholder(bool)
     config.model.head_options.negate_scale = config_dict.placeholder(bool)
+    config.model.head_options.negative_slope = config_dict.placeholder(float)
     config.model.head_options.normalize_features = config_dict.placeholder(bool)
+    config.model.head_options.num_clusters = config_dict.placeholder(tuple)
+    config.model.head_options.num_layers = config_dict.placeholder(int)
     config.model.head_options.project = config_dict.placeholder(bool)
     config.model.head_options.random_codes = config_dict.placeholder(bool)
     config.model.head_options.scale = config_dict.placeholder(float)
     config.model.head_options.scale_form = config_dict.placeholder(str)
     config.model.head_options.take = config_dict.placeholder(str)
+    config.model.head_options.use_batch_norm = config_dict.placeholder(bool)
     config.model.head_options.use_bias = config_dict.placeholder(bool)
     config.model.pool_options = ConfigDict()
     config.model.pool_options.as_published = config_dict.placeholder(bool)
@@ -144,30 +180,40 @@ def get_config() -> ConfigDict:
     config.model.pool_options.window = config_dict.placeholder(int)
 
     config.task = ConfigDict()
-    config.task.name = "supervised"
+    config.task.name = "supervised"  # or self_classifier
     config.task.options = ConfigDict()
+    config.task.options.column_temperature = config_dict.placeholder(float)
+    config.task.options.eps = config_dict.placeholder(float)
     config.task.options.label_smoothing = config_dict.placeholder(float)
     config.task.options.orthogonality = config_dict.placeholder(str)
     config.task.options.orthogonality_patterns = config_dict.placeholder(tuple)
     config.task.options.orthogonality_weight = config_dict.placeholder(float)
+    config.task.options.queue_size = config_dict.placeholder(int)
+    config.task.options.row_temperature = config_dict.placeholder(float)
+    config.task.options.uses_neighbors = config_dict.placeholder(bool)
 
     config.optim = ConfigDict()
-    config.optim.name = "sgd"  # sgd, rmsprop, adamw
+    config.optim.name = "sgd"  # sgd, rmsprop, adamw, larc
     config.optim.lr = 0.1
-    config.optim.momentum = 0.9  # sgd, rmsprop
+    config.optim.momentum = 0.9  # sgd, rmsprop, larc
     config.optim.nesterov = False  # sgd
     config.optim.b1 = 0.9  # adamw
     config.optim.b2 = 0.999  # adamw
     config.optim.rms_decay = 0.99  # rmsprop
-    config.optim.eps = 1e-8  # rmsprop (outside the root), adamw
+    config.optim.eps = 1e-8  # rmsprop (outside the root), adamw, larc
+    config.optim.trust_coefficient = 0.001  # larc
     config.optim.weight_decay = 0.0  # L2 in the gradient; adamw: decoupled
     config.optim.no_decay = ()  # patterns of parameter paths without weight decay
+    config.optim.decay_multipliers = ()  # (pattern, factor) pairs, first match wins
     config.optim.clip_norm = 0.0  # largest global norm of the gradient; 0: none
+    config.optim.clip_tensor_norm = 0.0  # same, of each parameter's gradient by itself
     config.optim.frozen = ()  # patterns of parameter paths that do not train
     config.optim.lr_multipliers = ()  # (pattern, factor) pairs, first match wins
     config.optim.schedule = "constant"  # constant, step, cosine, linear, exponential, plateau
     config.optim.warmup_epochs = 0.0
     config.optim.warmup_from = 0.0  # rate that warm-up starts from
+    config.optim.final_lr = 0.0  # cosine, linear: rate after the last step
+    config.optim.decay_after_warmup = False  # cosine, linear: begin where warm-up ends
     config.optim.warmup_per_epoch = False  # warm-up is constant within an epoch
     config.optim.milestones = ()  # step: epochs at which the rate is multiplied by factor
     config.optim.step_every_epochs = 0  # step: instead of milestones, every so many epochs
@@ -183,7 +229,8 @@ def get_config() -> ConfigDict:
 
 # Keys that cannot change what is trained: a run may be resumed with other values.
 MAY_DIFFER = (
-    "data_dir", "data.num_threads", "evaluators", "final_evaluators", "save_predictions"
+    "data_dir", "data.num_threads", "data.fit_split", "evaluators", "final_evaluators",
+    "superclass_dir", "class_grids", "class_grid_images", "save_predictions",
 )  # fmt: skip
 # Keys that cannot change what a checkpoint gives on the evaluation split that is named.
 EVALUATION_MAY_DIFFER = (

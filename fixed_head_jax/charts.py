@@ -18,8 +18,10 @@ NAME_WIDTH = 32  # characters of a line of a name; longer names take several lin
 MEASURED, PUBLISHED, QUIET = "#1f6fb2", "#c8500a", "#777777"
 
 
-def sweep_chart(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
-    """Draws the rows of a sweep below one another: measured, published and baseline accuracy.
+def sweep_chart(
+    rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, metric: str = "accuracy"
+) -> None:
+    """Draws the rows of a sweep below one another: measured, published and that of the baseline.
 
     A dot with its number is the mean over seeds, its bar one sample standard deviation, a diamond
     the published figure and the dashed line the mean of what a row is compared with.
@@ -27,6 +29,7 @@ def sweep_chart(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> N
     Args:
         rows: of `report.sweep_rows`; those without runs show their name and what is published.
         path: the PNG file.
+        metric: name of what was measured, in percent.
 
     Raises:
         ValueError: if there are no rows.
@@ -41,7 +44,7 @@ def sweep_chart(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> N
     axes.set_yticks(range(len(rows)), names, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("accuracy (%)")
+    axes.set_xlabel(f"{metric} (%)")
     axes.set_xlim(*_limits(rows))
     axes.ticklabel_format(axis="x", useOffset=False)
     _frame(axes, "x")

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
+
+from fixed_head_jax.parallel import state_shardings
 
 
 class Restored(NamedTuple):
@@ -70,10 +72,11 @@ class Checkpoints:
             self._manager.save(step, args=items, metrics=metrics or {})
 
     def restore(self, step: int, abstract_state: Any, mesh: Mesh) -> Restored:
-        """Restores the checkpoint of `step`, replicated over the mesh whatever wrote it."""
-        sharding = NamedSharding(mesh, PartitionSpec())
+        """Restores the checkpoint of `step` as a state lies on the mesh, whatever wrote it."""
         target = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract_state
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            abstract_state,
+            state_shardings(abstract_state, mesh),
         )
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(target), host=ocp.args.JsonRestore()

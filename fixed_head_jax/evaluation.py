@@ -1,4 +1,4 @@
-"""Runs models over whole splits, every example once: sums of evaluators, or predictions."""
+"""Runs models over whole splits, every example once: sums of evaluators, or outputs for each."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from fixed_head_jax import parallel
 from fixed_head_jax.data import Dataset
-from fixed_head_jax.evaluators import Evaluator
+from fixed_head_jax.evaluators import Evaluator, FeatureEvaluator
 
 _QUEUED = 2  # batches that the device may be behind the host
 _ON_DEVICE = 16  # batches that are added in float32 before they are fetched
@@ -36,7 +36,7 @@ class Round(NamedTuple):
 
 def make_evaluate(
     model,
-    evaluators: Mapping[str, Evaluator],
+    evaluators: Mapping[str, Evaluator | FeatureEvaluator],
     augment: Callable,
     datasets: Mapping[str, Dataset],
     batch_size: int,
@@ -53,6 +53,9 @@ def make_evaluate(
         mesh: of `parallel.make_mesh`.
     """
     batch_size = -(-batch_size // mesh.size) * mesh.size
+    of_features = {k: e for k, e in evaluators.items() if isinstance(e, FeatureEvaluator)}
+    collects = _make_collects(model, of_features, augment, datasets, batch_size, mesh)
+    evaluators = {k: e for k, e in evaluators.items() if k not in of_features}
     rounds = _rounds(model, evaluators, augment, datasets, mesh)
     image_shape = next(iter(datasets.values())).source.image_shape
     class_vectors = jax.jit(partial(_class_vectors, model, augment, image_shape))
@@ -82,9 +85,23 @@ def make_evaluate(
             for name, evaluator in evaluators.items():
                 values = evaluator.metrics(totals[key][name], contexts[key][name], kernel)
                 metrics |= {f"{key}/{metric}": float(value) for metric, value in values.items()}
-        return metrics
+        return metrics | _measure(of_features, collects, models, arrays)
 
     return evaluate
+
+
+def _measure(evaluators, collects, models, arrays):
+    """Returns the metrics of the feature evaluators."""
+    metrics = {}
+    for key, variables in models.items():  # one by one: features are large
+        collected = {
+            split: collect({key: variables}, arrays[split]) for split, collect in collects.items()
+        }
+        outputs = {split: {**x[key], "label": x["label"]} for split, x in collected.items()}
+        for evaluator in evaluators.values():
+            values = evaluator.metrics(outputs)
+            metrics |= {f"{key}/{metric}": float(value) for metric, value in values.items()}
+    return metrics
 
 
 def _class_vectors(model, augment, image_shape, variables):
@@ -101,7 +118,7 @@ def _class_vectors(model, augment, image_shape, variables):
 def _rounds(model, evaluators, augment, datasets, mesh):
     """Groups the first passes by split, then the second ones, and so on."""
     rounds = []
-    for index in range(max(len(evaluator.passes) for evaluator in evaluators.values())):
+    for index in range(max((len(e.passes) for e in evaluators.values()), default=0)):
         for split, dataset in datasets.items():
             passes = {
                 name: evaluator.passes[index]
@@ -135,13 +152,15 @@ def _make_step(model, passes, augment, fetch):
     return step
 
 
-def make_predict(
-    model, augment: Callable, dataset: Dataset, batch_size: int, mesh: Mesh
+def make_collect(
+    model, select: Callable, augment: Callable, dataset: Dataset, batch_size: int, mesh: Mesh
 ) -> Callable:
-    """Returns `predict(models, arrays) -> {"label" [N], model: probabilities [N, K]}`, on the host.
+    """Returns `collect(models, arrays) -> {"label" [N], model: outputs [N, ...]}`, on the host.
 
     Args:
         model: a classifier of `model.get_model`.
+        select: `(images, what the model returns) -> tree of arrays [B, ...]` to keep; the images
+            are levels.
         augment: `images -> images`, pixels to what the model takes.
         dataset: whose N examples, in its order; `arrays` in the call are its own on the devices.
         batch_size: images per batch, rounded up to a multiple of the devices.
@@ -154,22 +173,53 @@ def make_predict(
         images = augment(batch["image"])
         outputs = {key: batch[key] for key in ("label", "mask")}
         for key, variables in models.items():
-            logits = model.apply(variables, images, train=False)["logits"]
-            outputs[key] = jax.nn.softmax(logits.astype(jnp.float32))
+            outputs[key] = select(batch["image"], model.apply(variables, images, train=False))
         return lax.all_gather(outputs, parallel.AXIS, tiled=True)
 
     program = parallel.pmap_step(step, mesh, parallel.SPLIT, donate=False)
 
-    def predict(models: Mapping[str, Mapping], arrays: Mapping) -> dict[str, np.ndarray]:
-        parts = []
+    def empty(part):
+        return np.empty((len(dataset.source), *part.shape[1:]), part.dtype)
+
+    def collect(models: Mapping[str, Mapping], arrays: Mapping) -> dict[str, Any]:
+        collected, count = None, 0
         for batch in dataset.eval_batches(batch_size, parallel.process_shard()):
             batch = parallel.shard_batch(batch, mesh, parallel.SPLIT)
             outputs = jax.device_get(program(models, arrays, batch))
             kept = outputs.pop("mask") > 0
-            parts.append({key: value[kept] for key, value in outputs.items()})
-        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+            if collected is None:  # all of it at once: features may fill the memory
+                collected = jax.tree.map(empty, outputs)
+            rows = slice(count, count + int(kept.sum()))
+            for whole, part in zip(*map(jax.tree.leaves, (collected, outputs)), strict=True):
+                whole[rows] = part[kept]
+            count = rows.stop
+        return collected
 
-    return predict
+    return collect
+
+
+def select_probabilities(images, outputs):
+    """Selects the class probabilities [B, K]; for `make_collect`."""
+    del images
+    return jax.nn.softmax(outputs["logits"].astype(jnp.float32))
+
+
+def _select(names, images, outputs):
+    """Selects what feature evaluators read."""
+    found = {"features": outputs["features"], "pixels": images.reshape(len(images), -1)}
+    return {name: found[name] for name in names}
+
+
+def _make_collects(model, evaluators, augment, datasets, batch_size, mesh):
+    """Returns `collect` by split, of all that the feature evaluators read."""
+    names = sorted({evaluator.reads for evaluator in evaluators.values()})
+    splits = {split for evaluator in evaluators.values() for split in evaluator.splits}
+    select = partial(_select, names)
+    return {
+        split: make_collect(model, select, augment, dataset, batch_size, mesh)
+        for split, dataset in datasets.items()
+        if split in splits
+    }
 
 
 _add = jax.jit(partial(jax.tree.map, jnp.add))

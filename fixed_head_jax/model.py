@@ -59,11 +59,15 @@ class Classifier(nn.Module):
             features = _drop(example_rngs, features, self.dropout)
         return {"feature_map": feature_map, "features": features, "logits": self.head(features)}
 
-    def embed(self, batches: Sequence[Float[Array, "b h w c"]], train: bool) -> Float[Array, "n d"]:
+    def embed(self, batches: Sequence[Float[Array, "_ _ _ _"]], train: bool) -> Float[Array, "n d"]:
         """Embeds batches of images, each of its own size, by a head of `heads.EMBEDDING_HEADS`.
 
         Backbone and pooling see one batch after the other, so that batch norm there takes the
         statistics of each by itself and updates the running ones each time; the head sees all.
+
+        Args:
+            batches: normalised float images [B, H, W, C] each.
+            train: see the call.
 
         Returns:
             Embeddings [N, D] at unit norm, batch after batch.

@@ -1,9 +1,9 @@
 """Optimizers, built from optax's own parts.
 
-The chain, in order: clip, weight decay (SGD, RMSProp), the rule, weight decay (AdamW), learning
-rate, plateau; all of it inside `optax.partition`, which never shows it frozen leaves.
-L2-SP is decay towards the start, and stands beside the weight decay. What differs by parameter
-(rates, strengths of decay, what trains at all) comes as trees.
+The chain, in order: clip, weight decay (SGD, RMSProp; LARC's is inside its rule), the rule, weight
+decay (AdamW), learning rate, plateau; all of it inside `optax.partition`, which never shows it
+frozen leaves. L2-SP is decay towards the start, and stands beside the weight decay. What differs by
+parameter (rates, strengths of decay, what trains at all) comes as trees.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,6 +41,8 @@ def make_optimizer(
     eps: Number | None = None,
     rms_decay: Number = 0.99,
     clip_norm: Number = 0.0,
+    clip_tensor_norm: Number = 0.0,
+    trust_coefficient: Number = 0.001,
     is_trained: PyTree = None,
     plateau: Mapping[str, Any] | None = None,
 ) -> optax.GradientTransformation:
@@ -50,18 +52,21 @@ def make_optimizer(
         params: the parameters, or their shapes.
         schedule: step -> learning rate, or a tree of such functions, one per parameter; multiplies
             last, as in PyTorch.
-        name: "sgd", "rmsprop" (PyTorch's: `g / (sqrt(v) + eps)`, then momentum) or "adamw".
-        momentum: of sgd and rmsprop, in [0, 1).
+        name: "sgd", "rmsprop" (PyTorch's: `g / (sqrt(v) + eps)`, then momentum), "adamw" or "larc"
+            (`scale_by_larc`, then momentum).
+        momentum: of sgd, rmsprop and larc, in [0, 1).
         nesterov: sgd only.
-        weight_decay: added to the gradient (sgd, rmsprop), or decoupled times lr (adamw); a number,
-            or a tree of them.
+        weight_decay: added to the gradient (sgd, rmsprop, larc), or decoupled times lr (adamw); a
+            number, or a tree of them.
         l2_sp: None, or per parameter the strength of the decay towards where it starts, see
             `pull_to_start`.
         b1: of adamw's mean gradient.
         b2: of adamw's mean square.
-        eps: added to the root in rmsprop and adamw; None is 1e-8.
+        eps: added to the root in rmsprop and adamw, to the norms in larc; None is 1e-8.
         rms_decay: of rmsprop's mean square.
         clip_norm: largest global norm of the gradient that is not frozen; 0 for no clipping.
+        clip_tensor_norm: same, of the gradient of each parameter by itself, see `clip_by_tensor`.
+        trust_coefficient: of larc, > 0.
         is_trained: per parameter, false for those that never change; None for all.
         plateau: None, or {"factor", "patience", "threshold", "mode"}, driven by `observe`.
 
@@ -71,15 +76,25 @@ def make_optimizer(
     Raises:
         ValueError: on an unknown name, a bad value, or nothing to train.
     """
-    _check_optimizer(name, momentum, nesterov, weight_decay, clip_norm)
+    clips = {"clip_norm": clip_norm, "clip_tensor_norm": clip_tensor_norm}
+    _check_optimizer(
+        name, momentum, nesterov, trust_coefficient, weight_decay=weight_decay, **clips
+    )
     if not _is_tree(weight_decay):
         weight_decay = jax.tree.map(lambda _: weight_decay, params)
     is_trained = jax.tree.map(lambda _: True, params) if is_trained is None else is_trained
     if not any(jax.tree.leaves(is_trained)):
         raise ValueError("all parameters are frozen; leave some of them to train")
-    decay = _by_value(optax.add_decayed_weights, weight_decay) + _by_value(pull_to_start, l2_sp)
+    eps = 1e-8 if eps is None else eps
+    pull = _by_value(pull_to_start, l2_sp)
+    decay = _by_value(optax.add_decayed_weights, weight_decay) + pull
+    larc = _by_value(
+        partial(scale_by_larc, trust_coefficient=trust_coefficient, eps=eps),
+        weight_decay, skip_zero=False,
+    )  # fmt: skip
     stages = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    stages += _rule(name, decay, momentum, nesterov, rms_decay, b1, b2, eps)
+    stages += [clip_by_tensor(clip_tensor_norm)] if clip_tensor_norm else []
+    stages += _rule(name, decay, pull + larc, momentum, nesterov, rms_decay, b1, b2, eps)
     if _is_tree(schedule):
         stages += _by_value(optax.scale_by_learning_rate, schedule)
     else:
@@ -88,6 +103,38 @@ def make_optimizer(
     labels = jax.tree.map(lambda trains: "trained" if trains else "frozen", is_trained)
     transforms = {"trained": optax.chain(*stages), "frozen": optax.set_to_zero()}
     return optax.partition(transforms, labels)
+
+
+def scale_by_larc(
+    weight_decay: Number, trust_coefficient: Number = 0.001, eps: Number = 1e-8
+) -> optax.GradientTransformation:
+    """Scales `g + weight_decay p` to the size of p, parameter by parameter.
+
+    The factor is `trust_coefficient |p| / (|g| + weight_decay |p| + eps)`. Where p or g is zero, g
+    stays as it is, without decay. Unlike `optax.lars`, the norms are added instead of taken of the
+    sum, and no parameter is left out.
+
+    Source: You et al. 2017, https://arxiv.org/abs/1708.03888, as in NVIDIA apex, without clipping.
+    """
+
+    def scale(g, p):
+        norm_p, norm_g = optax.tree.norm(p), optax.tree.norm(g)
+        factor = trust_coefficient * norm_p / (norm_g + weight_decay * norm_p + eps)
+        return jnp.where((norm_p > 0) & (norm_g > 0), factor * (g + weight_decay * p), g)
+
+    return optax.stateless(lambda updates, params: jax.tree.map(scale, updates, params))
+
+
+def clip_by_tensor(largest: Number) -> optax.GradientTransformation:
+    """Clips the norm of each parameter's gradient by itself: g min(1, largest / (|g| + 1e-6)).
+
+    Source: Self-Classifier's code, whose published runs do not use it.
+    """
+
+    def clip(g):
+        return g * jnp.minimum(1.0, largest / (optax.tree.norm(g) + 1e-6))
+
+    return optax.stateless(lambda updates, params: jax.tree.map(clip, updates))
 
 
 def pull_to_start(strength: Number) -> optax.GradientTransformation:
@@ -182,21 +229,21 @@ def _scale_by_plateau(plateau):
     return optax.GradientTransformation(lambda _: tx.init(jnp.zeros((), jnp.float32)), update)
 
 
-def _rule(name, decay, momentum, nesterov, rms_decay, b1, b2, eps):
+def _rule(name, decay, larc, momentum, nesterov, rms_decay, b1, b2, eps):
     """Returns the stages of the rule with those of the decay: before it, after it for AdamW."""
     trace = [optax.trace(momentum, nesterov)] if momentum else []
-    eps = 1e-8 if eps is None else eps
     rules = {
         "sgd": lambda: decay + trace,
         "rmsprop": lambda: decay + [optax.scale_by_rms(rms_decay, eps, eps_in_sqrt=False)] + trace,
         "adamw": lambda: [optax.scale_by_adam(b1, b2, eps)] + decay,
+        "larc": lambda: larc + trace,
     }
     return lookup.build("optimizer", rules, name, {})
 
 
-def _by_value(make, values):
-    """Returns `make(value)` of every distinct value but 0, for the parameters that have it."""
-    distinct = [value for value in dict.fromkeys(jax.tree.leaves(values)) if value != 0]
+def _by_value(make, values, skip_zero=True):
+    """Returns `make(value)` of every distinct value, for the parameters that have it."""
+    distinct = [v for v in dict.fromkeys(jax.tree.leaves(values)) if v != 0 or not skip_zero]
     return [
         optax.masked(make(value), jax.tree.map(lambda v, value=value: v == value, values))
         for value in distinct
@@ -207,12 +254,14 @@ def _is_tree(value: Any) -> bool:
     return not callable(value) and not isinstance(value, Number)
 
 
-def _check_optimizer(name, momentum, nesterov, weight_decay, clip_norm):
+def _check_optimizer(name, momentum, nesterov, trust_coefficient, **not_negative):
+    if not trust_coefficient > 0:
+        raise ValueError(f"trust_coefficient must be positive, got {trust_coefficient}")
     if nesterov and (name != "sgd" or not momentum):
         raise ValueError(
             f"nesterov=True needs sgd with momentum > 0, got {name!r} with {momentum}; set it False"
         )
-    for key, values in {"weight_decay": weight_decay, "clip_norm": clip_norm}.items():
+    for key, values in not_negative.items():
         for value in jax.tree.leaves(values):
             if value < 0:
                 raise ValueError(f"{key}={value} is negative; use 0 to switch it off")

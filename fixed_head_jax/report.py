@@ -16,14 +16,22 @@ COLUMNS = {
     "published": "published (%)",
 }
 
-# Accuracies of groups of classes, where an evaluator measures them.
-GROUP_COLUMNS = {
+DEFAULT_METRIC = "eval/accuracy"
+
+# What else evaluators measure, in percent: of groups of classes, of clusters and of features.
+MORE_COLUMNS = {
     "accuracy_many": "many-shot",
     "accuracy_medium": "medium-shot",
     "accuracy_few": "few-shot",
     "balanced_accuracy": "mean over classes",
+    "nmi": "NMI",
+    "ami": "AMI",
+    "ari": "ARI",
+    "acc": "ACC",
+    "knn_20": "20-NN",
+    "probe_accuracy": "linear probe",
 }
-STAGE_COLUMNS = {"accuracy": COLUMNS["accuracy"], **GROUP_COLUMNS}
+STAGE_COLUMNS = {"accuracy": COLUMNS["accuracy"], **MORE_COLUMNS}
 
 
 def sweep_rows(
@@ -40,10 +48,15 @@ def sweep_rows(
         (mean over seeds, %), "std" (sample standard deviation), "runs" (how many seeds), "gap"
         (mean over the shared seeds of the difference to the baseline), "gap_low" and "gap_high"
         (its 95 % interval, by Student's t over these pairs), "published", and the means over
-        seeds of the `GROUP_COLUMNS` that the results have as "eval/<column>". None stands
+        seeds of the `MORE_COLUMNS` that the results have beside the sweep's metric. None stands
         for what is not known: all of a row without runs, the spread of a single run.
     """
-    groups = [name for name in GROUP_COLUMNS if any(f"eval/{name}" in r for r in results)]
+    prefix, _, metric = sweep.get("metric", DEFAULT_METRIC).rpartition("/")
+    more = [
+        name
+        for name in MORE_COLUMNS
+        if name != metric and any(f"{prefix}/{name}" in result for result in results)
+    ]
     accuracies = {row["name"]: {} for row in sweep["rows"]}
     for result in results:
         accuracies[result["name"]][result["seed"]] = result["accuracy"]
@@ -68,7 +81,7 @@ def sweep_rows(
                 "gap_low": low,
                 "gap_high": high,
                 "published": row.get("published"),
-                **{name: _mean(result.get(f"eval/{name}") for result in here) for name in groups},
+                **{name: _mean(result.get(f"{prefix}/{name}") for result in here) for name in more},
             }
         )
     return rows
@@ -107,11 +120,13 @@ def sweep_table(sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
     rows = sweep_rows(sweep, results)
     own = any("baseline" in row for row in sweep["rows"])
     baseline = "the row's baseline" if own else sweep["baseline"]
+    metric = sweep.get("metric", DEFAULT_METRIC).rpartition("/")[2]
     columns = dict(COLUMNS, gap=COLUMNS["gap"].format(baseline=baseline))
+    columns["accuracy"] = f"{STAGE_COLUMNS.get(metric, metric).removesuffix(' (%)')} (%)"
     if all(row["published"] is None for row in rows):
         del columns["published"]
-    groups = {name: GROUP_COLUMNS[name] for name in rows[0] if name in GROUP_COLUMNS}
-    columns |= groups
+    more = {name: MORE_COLUMNS[name] for name in rows[0] if name in MORE_COLUMNS}
+    columns |= more
     cells = [list(columns.values())]
     for row in rows:
         text = {
@@ -121,14 +136,14 @@ def sweep_table(sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
             "accuracy": _accuracy(row),
             "gap": "-" if row["head"] == row["baseline"] else _gap(row),
             "published": _number(row["published"], ".2f"),
-            **{name: _number(row[name], ".2f") for name in groups},
+            **{name: _number(row[name], ".2f") for name in more},
         }
         cells.append([text[column] for column in columns])
     return markdown(cells)
 
 
 def stage_table(results: Mapping[str, Mapping[str, float]]) -> str:
-    """Formats the accuracies of the stages of a run as an aligned Markdown table.
+    """Formats what the stages of a run reached as an aligned Markdown table.
 
     Args:
         results: stage -> metrics; "eval/accuracy" and "eval/<method>/accuracy" each make a row,

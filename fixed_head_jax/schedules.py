@@ -23,11 +23,14 @@ def make_schedule(
     step_every: int = 0,
     factor: Number = 0.1,
     per_epoch: bool = False,
+    final_lr: Number = 0.0,
+    decay_after_warmup: bool = False,
 ) -> Callable:
     """Builds the learning rate as a function of the step; safe to call inside jit.
 
-    With t of T the steps done (or epochs, per_epoch): cosine is `lr (1 + cos(pi t / T)) / 2`,
-    linear `lr (1 - t / T)`, exponential `lr factor^epochs`, step `lr factor^(milestones passed)`.
+    With t of T the steps done (or epochs, per_epoch) and f = `final_lr`: cosine is
+    `f + (lr - f) (1 + cos(pi t / T)) / 2`, linear `f + (lr - f) (1 - t / T)`, exponential
+    `lr factor^epochs`, step `lr factor^(milestones passed)`.
     Warm-up is `w + (lr - w) (step + 1) / warmup_steps` from w = `warmup_from`, or with
     `warmup_per_epoch` `w + (lr - w) epoch / (epochs of warm-up)`; the schedule then goes on at its
     own absolute step.
@@ -45,6 +48,8 @@ def make_schedule(
         step_every: epochs from one such step to the next, in place of `milestones`; 0 for these.
         factor: of "step" (per milestone) and "exponential" (per epoch), > 0.
         per_epoch: hold cosine, linear and exponential constant inside an epoch.
+        final_lr: of cosine and linear, what they reach after the last step, >= 0.
+        decay_after_warmup: see above; of cosine and linear without `per_epoch`.
 
     Returns:
         step -> float32 learning rate.
@@ -53,6 +58,7 @@ def make_schedule(
         ValueError: on an unknown name or a value out of its range.
     """
     _check(name, lr, total_steps, warmup_steps, warmup_from, milestones, step_every, factor)
+    _check_end(name, final_lr, decay_after_warmup, per_epoch or warmup_per_epoch)
     starts, end = _epoch_grid(epoch_starts, total_steps)
     num_epochs = len(starts)
     if step_every:
@@ -68,8 +74,10 @@ def make_schedule(
     }
     decay = decays[name]
     # Per epoch: a table in float64, so that every rate is the correctly rounded one.
-    table = lr * decay(np.arange(num_epochs, dtype=np.float64), num_epochs, np)
-    length = end if name == "exponential" else total_steps  # its last epoch may be cut short
+    table = decay(np.arange(num_epochs, dtype=np.float64), num_epochs, np)
+    table = final_lr + (lr - final_lr) * table
+    first = warmup_steps if decay_after_warmup else 0
+    length = end if name == "exponential" else total_steps - first  # its last epoch may be cut
     warmup_epochs = _whole_epochs(warmup_steps, [*starts, end]) if warmup_per_epoch else 0
 
     def schedule(step):
@@ -78,12 +86,29 @@ def make_schedule(
         if per_epoch or name == "step":
             rate = jnp.asarray(table, jnp.float32)[epoch]
         else:
-            rate = lr * decay(jnp.minimum(step, total_steps).astype(jnp.float32), length, jnp)
+            done = jnp.maximum(jnp.minimum(step, total_steps) - first, 0).astype(jnp.float32)
+            rate = final_lr + (lr - final_lr) * decay(done, max(length, 1), jnp)
         done, of = (epoch, warmup_epochs) if warmup_per_epoch else (step + 1, warmup_steps)
+        if decay_after_warmup:
+            done, of = step, warmup_steps - 1
         warmup = warmup_from + done * jnp.float32((lr - warmup_from) / max(of, 1))
         return jnp.where(step < warmup_steps, warmup, rate).astype(jnp.float32)
 
     return schedule
+
+
+def _check_end(name, final_lr, decay_after_warmup, per_epoch):
+    if final_lr < 0:
+        raise ValueError(f"final_lr={final_lr} must not be negative; use a rate >= 0")
+    if (final_lr or decay_after_warmup) and name not in ("cosine", "linear"):
+        raise ValueError(
+            f"final_lr={final_lr} and decay_after_warmup={decay_after_warmup} are of schedules "
+            f"'cosine' and 'linear', got {name!r}; set them to 0 and False"
+        )
+    if decay_after_warmup and per_epoch:
+        raise ValueError(
+            "decay_after_warmup=True counts steps; set per_epoch=False and warmup_per_epoch=False"
+        )
 
 
 def _whole_epochs(warmup_steps, starts):

@@ -11,7 +11,7 @@ from typing import Any
 
 from fixed_head_jax.charts import sweep_chart
 from fixed_head_jax.ensemble import PREDICTIONS_FILE, average, measure, write_predictions
-from fixed_head_jax.report import sweep_rows, sweep_table
+from fixed_head_jax.report import DEFAULT_METRIC, sweep_rows, sweep_table
 from fixed_head_jax.workdir import write_json, write_text
 
 RESULT_FILE = "result.json"
@@ -38,10 +38,12 @@ def run_sweep(
         sweep: {"baseline": a row's name, "seeds": integers, "rows": [{"name": directory and table
             name, "overrides": config values by dotted key, "published": accuracy (%) or None,
             "baseline": a row's name, where it is not the sweep's}], "table": stem of the table's
-            files (optional)}. A row may have "members" instead of overrides, names of rows before
+            files (optional), "metric": which of a run's (%) is compared, `DEFAULT_METRIC` if not
+            given}. A row may have "members" instead of overrides, names of rows before
             it: it is their ensemble, seed by seed, and needs `save_predictions` in the config.
         run_row: takes the overrides, "seed" among them, and the run's directory; returns at
-            least "accuracy" (test, %), "params" (trained) and "fixed" (stored fixed parameters).
+            least "accuracy" (the metric, %), "params" (trained) and "fixed" (stored fixed
+            parameters).
         workdir: the sweep's directory.
         is_main: whether this process writes files and prints; the others run the rows with it.
         row_index: runs this row alone (from 0), so that a job array can share the sweep.
@@ -70,13 +72,14 @@ def run_sweep(
                 continue
             say(
                 f"sweep run {count}/{total}: {row['name']} seed {seed} "
-                f"accuracy {result['accuracy']:.2f} % ({note})"
+                f"{_metric_name(sweep)} {result['accuracy']:.2f} % ({note})"
             )
             if is_main:
                 write_tables(sweep, read_results(sweep, workdir), workdir)
     results = read_results(sweep, workdir)
     if is_main:
-        sweep_chart(sweep_rows(sweep, results), workdir / f"{_stem(sweep)}.png")
+        chart = workdir / f"{_stem(sweep)}.png"
+        sweep_chart(sweep_rows(sweep, results), chart, _metric_name(sweep))
     say("\n" + sweep_table(sweep, results).rstrip())
     return results
 
@@ -164,6 +167,10 @@ def write_tables(
     table.writeheader()
     table.writerows(rows)
     write_text(workdir / f"{stem}.csv", text.getvalue())
+
+
+def _metric_name(sweep: Mapping[str, Any]) -> str:
+    return sweep.get("metric", DEFAULT_METRIC).rpartition("/")[2]
 
 
 def _stem(sweep: Mapping[str, Any]) -> str:

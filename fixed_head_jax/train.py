@@ -11,8 +11,10 @@ import numpy as np
 
 from fixed_head_jax import optim, parallel
 from fixed_head_jax.checkpoint import Checkpoints, Restored
+from fixed_head_jax.class_grids import draw_class_grids
 from fixed_head_jax.ensemble import PREDICTIONS_FILE, write_predictions
 from fixed_head_jax.evaluators import EVAL, TRAIN
+from fixed_head_jax.evaluators.clustering import assign_clusters
 from fixed_head_jax.experiment import Run
 from fixed_head_jax.interval_log import IntervalLog
 from fixed_head_jax.step import TrainState
@@ -25,10 +27,11 @@ class Stopped(Exception):
 
 
 class Programs(NamedTuple):
-    """The compiled training step of a run, and the data it has on the device, by split."""
+    """The compiled training step of a run, and the data it has on the devices."""
 
     train_step: Callable
-    arrays: dict
+    arrays: dict  # of the training split
+    eval_arrays: dict  # by split, as evaluators name them
 
 
 def _compile(run: Run, for_training: bool) -> Programs:
@@ -38,14 +41,19 @@ def _compile(run: Run, for_training: bool) -> Programs:
             state, batches,
         )  # fmt: skip
 
-    arrays = {
-        TRAIN: run.train_data.arrays() if for_training or run.evaluates_train else {},
-        EVAL: run.eval_data.arrays(),
-    }
-    return Programs(
-        parallel.pmap_step(train_steps, run.mesh, parallel.SPLIT_PER_STEP, donate=True),
-        parallel.replicate(arrays, run.mesh),
-    )
+    is_same = run.fit_data is run.train_data
+    reads_train = for_training or (run.evaluates_train and is_same)
+    train = parallel.replicate(run.train_data.arrays() if reads_train else {}, run.mesh)
+    fit = train
+    if not is_same:
+        fit = parallel.replicate(run.fit_data.arrays() if run.evaluates_train else {}, run.mesh)
+    evaluated = parallel.replicate(run.eval_data.arrays(), run.mesh)
+    spec = parallel.state_specs(jax.eval_shape(run.create_state))
+    program = parallel.pmap_step(
+        train_steps, run.mesh, parallel.SPLIT_PER_STEP, donate=True, state_spec=spec,
+        out_spec=(spec, parallel.REPLICATED),
+    )  # fmt: skip
+    return Programs(program, train, {TRAIN: fit, EVAL: evaluated})
 
 
 def _models(state: TrainState) -> dict[str, dict]:
@@ -60,11 +68,29 @@ def _save_predictions(run: Run, path: Path, programs: Programs, state: TrainStat
     """Writes the class probabilities of the evaluation split, if the config asks for them."""
     if not run.config.save_predictions:
         return
-    predictions = run.predict(_models(state), programs.arrays[EVAL])
+    predictions = run.predict(_models(state), programs.eval_arrays[EVAL])
     if jax.process_index() == 0:
         source = run.eval_data.source
         split = f"{source.split!r} of {source.name!r}"
         write_predictions(path, {"split": split, **predictions})
+
+
+def _draw_classes(run: Run, folder: Path, programs: Programs, state: TrainState) -> None:
+    """Draws what the model puts into each class, if the config asks for it."""
+    if not run.config.class_grids:
+        return
+    models = {"eval": _models(state)["eval"]}
+    outputs = run.predict(models, programs.eval_arrays[EVAL])
+    if jax.process_index() != 0:
+        return
+    source, labels = run.eval_data.source, outputs["label"]
+    predictions = outputs["eval"].argmax(1)
+    counts = np.zeros((outputs["eval"].shape[1], source.num_classes))
+    np.add.at(counts, (predictions, labels), 1)
+    draw_class_grids(
+        folder, predictions, assign_clusters(counts), labels, lambda index: source.read(index)[0],
+        source.class_names, run.config.class_grids, run.config.class_grid_images,
+    )  # fmt: skip
 
 
 def train(run: Run, workdir: str | Path, stop_requested: Callable = lambda: False) -> dict:
@@ -94,7 +120,7 @@ def train(run: Run, workdir: str | Path, stop_requested: Callable = lambda: Fals
 
 def _start(run: Run, checkpoints: Checkpoints) -> Restored:
     if checkpoints.last_step is None:
-        state = parallel.replicate(jax.jit(run.create_state)(run.initial), run.mesh)
+        state = parallel.place_state(jax.jit(run.create_state)(run.initial), run.mesh)
         return Restored(0, state, {"partial": [], "metrics": {}})
     return checkpoints.restore(checkpoints.last_step, jax.eval_shape(run.create_state), run.mesh)
 
@@ -127,7 +153,7 @@ def _loop(run, checkpoints, workdir, stop_requested):
             batch = _stack([next(batches) for _ in range(size)])
             waited = time.perf_counter() - start
             batch = parallel.shard_batch(batch, run.mesh, parallel.SPLIT_PER_STEP)
-            state, step_metrics = programs.train_step(state, programs.arrays[TRAIN], batch)
+            state, step_metrics = programs.train_step(state, programs.arrays, batch)
             step += size
             # The device keeps one dispatch queued; further ahead, a stop signal would wait.
             jax.block_until_ready(previous)
@@ -138,7 +164,7 @@ def _loop(run, checkpoints, workdir, stop_requested):
                 log.flush()
                 start = time.perf_counter()
                 evaluate = run.final_evaluate if step == run.total_steps else run.evaluate
-                metrics = evaluate(_models(state), programs.arrays)
+                metrics = evaluate(_models(state), programs.eval_arrays)
                 write(step, metrics)
                 state = _observe(config, state, metrics)
                 save(metrics)
@@ -149,6 +175,7 @@ def _loop(run, checkpoints, workdir, stop_requested):
                 save(None)
                 raise Stopped(f"stopped at step {step:,} of {run.total_steps:,}; state saved")
     _save_predictions(run, Path(workdir) / PREDICTIONS_FILE, programs, state)
+    _draw_classes(run, Path(workdir) / "classes", programs, state)
     fixed = state.model_state.get("fixed", {})
     counts = {"params": _size(state.params, run.is_trained), "fixed": _size(fixed)}
     return {**metrics, **counts, "step": step}
@@ -199,11 +226,13 @@ def evaluate(run: Run, workdir: str | Path) -> dict[int, dict[str, float]]:
     results = {}
     for step in sorted(steps):
         state = checkpoints.restore(step, abstract_state, run.mesh).state
-        results[step] = run.final_evaluate(_models(state), programs.arrays)
+        results[step] = run.final_evaluate(_models(state), programs.eval_arrays)
         _save_predictions(run, Path(workdir) / f"evaluation_{step}.npz", programs, state)
+        _draw_classes(run, Path(workdir) / f"classes_{step}", programs, state)
     if not steps and run.initial:
-        state = parallel.replicate(jax.jit(run.create_state)(run.initial), run.mesh)
-        results[0] = run.final_evaluate(_models(state), programs.arrays)
+        state = parallel.place_state(jax.jit(run.create_state)(run.initial), run.mesh)
+        results[0] = run.final_evaluate(_models(state), programs.eval_arrays)
         _save_predictions(run, Path(workdir) / "evaluation_0.npz", programs, state)
+        _draw_classes(run, Path(workdir) / "classes_0", programs, state)
     checkpoints.close()
     return results

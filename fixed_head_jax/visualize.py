@@ -25,6 +25,7 @@ from fixed_head_jax import experiment
 from fixed_head_jax.data.loader import disk_batches
 from fixed_head_jax.data.pictures import contact_sheet, write_png
 from fixed_head_jax.experiment.images import host_crops, make_augments
+from fixed_head_jax.tasks import TAKE_VIEWS
 
 
 def load_config(argument: str, overrides: Sequence[str]) -> Any:
@@ -78,7 +79,8 @@ def augmentation_sheet(
         examples: rows, training images drawn by the config's seed. They are one batch: where the
             config mixes, the first row is mixed with the last, and so on.
         draws: columns beside the first, which shows the image as evaluation takes it, with the name
-            of its class. Below a mixed image stands the share of that class.
+            of its class. Below a mixed image stands the share of that class. Where the task takes
+            views, all views of a draw stand side by side.
         cell: side of an image on the sheet, in pixels.
 
     Raises:
@@ -89,23 +91,26 @@ def augmentation_sheet(
             raise ValueError(f"{name} must be at least 1, got {value}")
     config.num_devices = 1
     source = experiment.build(config, read_weights=False).train_data.source
+    takes_views = config.task.name in TAKE_VIEWS
     if examples > len(source):
         raise ValueError(f"examples={examples}, but the training split has {len(source)}")
-    train_augment, eval_augment = make_augments(config, source)
+    train_augment, eval_augment = make_augments(config, source, takes_views)
     random = np.random.default_rng(config.seed)
     index = random.choice(len(source), examples, replace=False).astype(np.int32)
     read = partial(disk_batches, source, lambda step: index, examples, 0, num_threads=1)
     (whole,) = read(num_steps=1)
-    names = [source.class_names[label] for label in whole["label"]]
+    names = [source.class_names[label] if label >= 0 else "" for label in whole["label"]]
     columns = [zip(_levels(eval_augment(jnp.asarray(whole["image"])), config), names, strict=True)]
     train_augment, rng = jax.jit(train_augment), jax.random.key(config.seed)
-    crops = host_crops(config.data)
+    crops = host_crops(config, takes_views)
     for draw, batch in enumerate(read(num_steps=draws, crops=crops, seed=config.seed)):
         rngs = jax.random.split(jax.random.fold_in(rng, draw), examples + 1)
         batch = train_augment(rngs[:-1], rngs[-1], batch)
-        columns.append(zip(_levels(batch["image"], config), _shares(batch), strict=True))
+        views = [batch["image"]] if "image" in batch else [*batch["global"], *batch["local"]]
+        for view in views:
+            columns.append(zip(_levels(view, config), _shares(batch), strict=True))
     images, captions = zip(*itertools.chain(*zip(*columns, strict=True)), strict=True)
-    return contact_sheet(images, draws + 1, cell, captions)
+    return contact_sheet(images, len(columns), cell, captions)
 
 
 def _shares(batch):

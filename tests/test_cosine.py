@@ -432,7 +432,7 @@ def classifier(head):
 
 def loss_and_accuracy(head, features, labels, **options):
     """Returns the supervised task's loss, its gradient and its accuracy at given features."""
-    init, loss = get_task("supervised", classifier(head), **options)
+    init, loss, *_ = get_task("supervised", classifier(head), **options)
     batch = {"image": features[:, None, None, :], "label": labels}
     params, model_state, task_state = init(RNG, batch["image"])
     params = {"head": {**params["head"], "kernel": KERNEL}}

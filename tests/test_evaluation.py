@@ -8,7 +8,13 @@ import pytest
 from configs import digits
 from fixed_head_jax import experiment, parallel
 from fixed_head_jax.augment.color import normalize, to_float
-from fixed_head_jax.evaluators import feature_norms, get_evaluator, long_tail, neural_collapse
+from fixed_head_jax.evaluators import (
+    Setting,
+    feature_norms,
+    get_evaluator,
+    long_tail,
+    neural_collapse,
+)
 from fixed_head_jax.evaluators.sums import class_sums
 from fixed_head_jax.model import get_model
 
@@ -151,4 +157,4 @@ def test_a_second_evaluation_compiles_nothing(data_dir, caplog):
 
 def test_unknown_evaluator():
     with pytest.raises(ValueError, match="unknown evaluator 'shot' .did you mean 'shots'"):
-        get_evaluator("shot", 10, lambda: np.ones(10))
+        get_evaluator("shot", Setting(10, lambda: np.ones(10)))

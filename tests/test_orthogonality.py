@@ -170,7 +170,7 @@ def test_penalty_is_added_to_the_supervised_loss():
     batch = {"image": images, "label": jnp.array([0, 1, 2, 1])}
     losses, metrics = {}, {}
     for name in (None, "soft", "double_soft"):
-        init, loss = get_task("supervised", model, orthogonality=name, orthogonality_weight=0.5)
+        init, loss, *_ = get_task("supervised", model, orthogonality=name, orthogonality_weight=0.5)
         params, model_state, task_state = jax.jit(init)(jax.random.key(1), images)
         losses[name], (_, _, metrics[name]) = jax.jit(loss)(
             params, model_state, task_state, batch, None

@@ -33,7 +33,7 @@ class Squeeze(nn.Module):
 
 
 def loss_and_accuracy(logits, batch, **options):
-    _, loss = get_task("supervised", Classifier(Same(), Squeeze(), Same()), **options)
+    _, loss, *_ = get_task("supervised", Classifier(Same(), Squeeze(), Same()), **options)
     batch = {"image": jnp.asarray(logits)[:, None, None, :], **batch}
     value, (_, _, metrics) = loss({}, {}, {}, batch, None)
     assert value == metrics["loss"]
@@ -77,7 +77,7 @@ def make_step(num_devices, options, mix_steps=None):
     The metric `share` is the mean of the largest target.
     """
     model = Classifier(Same(), get_pool("mean"), get_head("linear", num_classes=4))
-    init, supervised_loss = get_task("supervised", model, label_smoothing=0.1)
+    init, supervised_loss, *_ = get_task("supervised", model, label_smoothing=0.1)
 
     def loss(params, model_state, task_state, batch, rngs):
         value, (*states, metrics) = supervised_loss(params, model_state, task_state, batch, rngs)

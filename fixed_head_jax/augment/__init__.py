@@ -85,11 +85,11 @@ def make_view_augment(
         views: sizes, crops and probabilities.
 
     Returns:
-        `augment(rngs, batch_rng, batch)`, of the keys of `make_augment`. The batch holds either
-        crops of the host, {global uint8 [B,2,S,S,C], local uint8 [B,L,s,s,C], ...}, or whole
-        images, {image uint8 [B,H,W,C], ...}, which are cropped here. It returns the rest of the
-        batch and {global, local}: a tuple of normalised float32 [B,S,S,C] each, one per view, so
-        that examples come first and views of one size can be joined.
+        `augment(rngs, batch_rng, batch, step=0)`, of the keys of `make_augment`. The batch holds
+        either crops of the host, {global uint8 [B,2,S,S,C], local uint8 [B,L,s,s,C], ...}, or
+        whole images, {image uint8 [B,H,W,C], ...}, which are cropped here. It returns the rest of
+        the batch and {global, local}: a tuple of normalised float32 [B,S,S,C] each, one per view,
+        so that examples come first and views of one size can be joined.
 
     Raises:
         ValueError: as `make_augment` does.

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from fixed_head_jax.augment import streams
@@ -107,6 +108,7 @@ def draw_views(
     rngs: Key[Array, " b"],
     batch_rng: Key[Array, ""],
     batch: dict,
+    step: ArrayLike = 0,
 ) -> dict:
     """Draws every view on its own; see `make_view_augment`.
 
@@ -115,8 +117,9 @@ def draw_views(
         rngs: one key per example.
         batch_rng: not used, no images are mixed.
         batch: crops of the host, or whole images.
+        step: not used either.
     """
-    del batch_rng
+    del batch_rng, step
     drawn = []
     for views, crop, change in kinds:
         # The views of a kind are one batch, view after view, and compiled once.

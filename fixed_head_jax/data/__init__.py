@@ -53,6 +53,7 @@ def open_dataset(
     per_class: int = 4,
     repeats: int = 1,
     memory_limit: int = 2**31,
+    unlabelled: bool = False,
 ) -> Dataset:
     """Opens a split; images are read when `arrays` is called or the batches are iterated over.
 
@@ -71,6 +72,8 @@ def open_dataset(
         repeats: how often "shuffled" has an example in its batch, >= 1; an epoch is still as many
             images.
         memory_limit: bytes of uint8 images.
+        unlabelled: whether the split's labels are not known (stored as -1); they are given as -1.
+            Not for `first_classes`, `skip_classes`, a `fraction` below 1 or sampling by class.
 
     Raises:
         ValueError: if an argument does not fit.
@@ -88,12 +91,17 @@ def open_dataset(
         raise ValueError(f"per_class must be >= 1, got {per_class}")
     if repeats < 1 or (repeats > 1 and sampler != "shuffled"):
         raise ValueError(f"repeats must be >= 1, and 1 unless sampler='shuffled', got {repeats}")
+    if unlabelled and sampler != "shuffled":
+        raise ValueError(
+            "unlabelled=True leaves no classes to sample by; set sampler to 'shuffled', "
+            f"got {sampler!r}"
+        )
     if num_threads < 0:
         raise ValueError(f"num_threads must be >= 0 (0 for one per CPU), got {num_threads}")
     num_threads = num_threads or os.cpu_count() or 1
     source = sources.open_source(
         name, split, data_dir, first_classes, skip_classes, fraction, list_file,
-        image_size, resize_size, interpolation, num_threads,
+        image_size, resize_size, interpolation, num_threads, unlabelled=unlabelled,
     )  # fmt: skip
     order = _make_order(source, sampler, per_class, repeats)
     size = len(source) * math.prod(source.image_shape)

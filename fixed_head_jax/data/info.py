@@ -90,10 +90,12 @@ def describe_split(source: sources.Source, found: Split, all_classes: bool) -> s
     counts, class_names = found.class_counts, source.class_names
     lines = [
         f"{source.split}: {counts.sum() + found.unlabelled:,} images",
-        f"  of a class: {_range(counts)}",
+        f"  of a class: {_range(counts)}" if counts.any() else "  unlabelled",
         f"  height: {_range(found.sizes[:, 0])} pixels (of {len(found.sizes):,} images)",
         f"  width: {_range(found.sizes[:, 1])} pixels",
     ]
+    if not counts.any():
+        return "\n".join(lines)
     if found.unlabelled:
         lines.append(f"  images without a label: {found.unlabelled:,}")
     if empty := (counts == 0).sum():
@@ -114,7 +116,7 @@ def sheet(source: sources.Source) -> UInt8[np.ndarray, "h w 3"]:
     images, captions = [], []
     for encoded, label in _examples(source, ROWS * COLUMNS):
         images.append(_square(decode(encoded, source.image_shape[-1])))
-        caption = source.class_names[label] if 0 <= label < source.num_classes else ""
+        caption = source.class_names[label] if 0 <= label < source.num_classes else "unlabelled"
         captions.append(caption.encode("ascii", "replace").decode())
     return pictures.contact_sheet(images, COLUMNS, _CELL, captions)
 

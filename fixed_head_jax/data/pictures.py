@@ -6,9 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 GUTTER = 4  # white pixels around every cell
-_CAPTION = 14  # height of a line of text
+_CAPTION = 14  # height of a line of text below an image
+_LINE = 20  # and beside a strip
+_SHARP = 4  # from this enlargement on pixels stay squares: interpolated, few pixels are a blur
 
 
 def contact_sheet(
@@ -47,6 +50,55 @@ def contact_sheet(
     return sheet
 
 
+def strips(
+    rows: Sequence[Sequence[np.ndarray]],
+    captions: Sequence[Sequence[str]],
+    cell: int,
+    width: int,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Lays strips of images out below one another, each with its caption at the left.
+
+    Args:
+        rows: images of each strip as in `contact_sheet`, equally many in all.
+        captions: lines of text (ASCII) of each strip, cut off at `width`.
+        cell: side of an image on the sheet in pixels, >= 1; it has room for a line every 20.
+        width: of the captions in pixels, >= 1.
+
+    Raises:
+        ValueError: if there are no images, or the strips or the captions do not fit.
+    """
+    lengths = {len(row) for row in rows}
+    if len(lengths) > 1 or len(captions) != len(rows):
+        raise ValueError(
+            f"rows must be equally long and have a caption each, got lengths {sorted(lengths)} and "
+            f"{len(captions)} captions for {len(rows)} rows"
+        )
+    columns = max(lengths, default=1)
+    sheet = contact_sheet([image for row in rows for image in row], columns, cell)
+    margin = np.full((len(sheet), GUTTER + width, 3), 255, np.uint8)
+    for index, lines in enumerate(captions):
+        top = GUTTER + index * (cell + GUTTER)
+        for place, line in enumerate(lines[: cell // _LINE]):
+            _write(margin[top + place * _LINE :, GUTTER:][:_LINE], line)
+    return np.hstack([margin, sheet])
+
+
+def resize_square(image: UInt8[np.ndarray, "h w c"], side: int) -> UInt8[np.ndarray, "s s 3"]:
+    """Resizes an image to a square, whatever its aspect; one channel becomes three of grey.
+
+    Enlarged by 4 or more, pixels stay squares; else Pillow's bicubic resizing, antialiased.
+
+    Args:
+        image: of one channel or three.
+        side: of the square in pixels, >= 1.
+    """
+    method = Image.Resampling.BICUBIC
+    if _SHARP * max(image.shape[:2]) <= side:
+        method = Image.Resampling.NEAREST
+    image = np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+    return np.asarray(Image.fromarray(image).resize((side, side), method))
+
+
 def write_png(path: str | Path, image: UInt8[np.ndarray, "h w c"]) -> None:
     """Writes an image of one channel or three (red, green, blue) to a PNG file.
 
@@ -57,9 +109,14 @@ def write_png(path: str | Path, image: UInt8[np.ndarray, "h w c"]) -> None:
     path = Path(path)
     if path.suffix != ".png":
         raise ValueError(f"the picture's name must end in .png, got {str(path)!r}")
+    path.write_bytes(encode_png(image))
+
+
+def encode_png(image: UInt8[np.ndarray, "h w c"]) -> bytes:
+    """Returns the PNG file of an image of one channel or three (red, green, blue)."""
     if image.shape[-1] == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    return cv2.imencode(".png", image)[1].tobytes()
 
 
 def _resize(image, cell):
@@ -71,6 +128,7 @@ def _resize(image, cell):
 
 def _write(strip, caption):
     """Writes black text into a strip of a sheet, in place."""
-    line = np.full(strip.shape, 255, np.uint8)
-    cv2.putText(line, caption, (1, 10), cv2.FONT_HERSHEY_SIMPLEX, 0.33, (0, 0, 0), 1, cv2.LINE_AA)
+    line, size = np.full(strip.shape, 255, np.uint8), len(strip) / 14
+    place, font = (1, round(10 * size)), cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(line, caption, place, font, 0.33 * size, (0, 0, 0), 1, cv2.LINE_AA)
     strip[...] = line

@@ -41,6 +41,7 @@ class Source:
         kept: positions in `records` that belong to the source, or None for all of them.
         all_labels: `() -> label of every record`.
         fit: brings a decoded image to `image_shape`.
+        unlabelled: whether labels may be -1, not known.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Source:
     kept: Int32[np.ndarray, " n"] | None
     all_labels: Callable
     fit: Callable
+    unlabelled: bool = False
 
     def __len__(self) -> int:
         return len(self.records) if self.kept is None else len(self.kept)
@@ -67,7 +69,7 @@ class Source:
         labels = self.all_labels()
         positions = np.arange(len(labels)) if self.kept is None else self.kept
         labels = labels[positions] - self.first_label
-        wrong = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
+        wrong = np.flatnonzero(self._is_wrong(labels))
         if len(wrong):
             raise self._bad_record(int(positions[wrong[0]]), self._wrong_label(labels[wrong[0]]))
         return labels
@@ -107,7 +109,7 @@ class Source:
             try:
                 image, label = parse(record)
                 label -= self.first_label
-                if not 0 <= label < self.num_classes:
+                if self._is_wrong(label):
                     raise self._wrong_label(label)
                 labels[i] = label
                 use(i, image)
@@ -125,9 +127,15 @@ class Source:
                     raise self._bad_record(position, error) from error
             raise
 
+    def _is_wrong(self, label):
+        """Returns whether a label, or each of an array, is out of range."""
+        return (label < (-1 if self.unlabelled else 0)) | (label >= self.num_classes)
+
     def _wrong_label(self, label) -> ValueError:
         first, end = self.first_label, self.first_label + self.num_classes
-        return ValueError(f"label {label + first} is outside {first} ... {end - 1}")
+        is_unknown = label + first == -1
+        hint = "; if it stands for an unknown one, set data.unlabelled=True" if is_unknown else ""
+        return ValueError(f"label {label + first} is outside {first} ... {end - 1}{hint}")
 
     def _bad_record(self, position: int, error: Exception, record: bytes = b"") -> BadRecordError:
         try:
@@ -153,6 +161,8 @@ def open_source(
     resize_size: int = 0,
     interpolation: str = "bilinear",
     num_threads: int = 0,
+    *,
+    unlabelled: bool = False,
 ) -> Source:
     """Opens one split of a prepared dataset.
 
@@ -169,6 +179,8 @@ def open_source(
         resize_size: length of the shorter side before that crop; 0 is `image_size`.
         interpolation: of that resizing: "bilinear" or "bicubic", both antialiased.
         num_threads: threads that scan labels; 0 for one per CPU.
+        unlabelled: whether the split's labels are not known (stored as -1); they are given as -1.
+            Nothing can then be chosen by class.
 
     Raises:
         ValueError: if the dataset, split or an option does not fit.
@@ -182,6 +194,11 @@ def open_source(
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1] (1 keeps all), got {fraction}")
     check_choice("interpolation", interpolation, crops.METHODS)
+    if unlabelled and (first_classes or skip_classes or fraction < 1):
+        raise ValueError(
+            "unlabelled=True leaves no classes to choose by; set first_classes=0, skip_classes=0 "
+            f"and fraction=1, got {first_classes}, {skip_classes} and {fraction}"
+        )
     builder = prepared.find(name, data_dir)
     shape, class_names = prepared.read_features(name, builder.info.features)
     classes = _classes(name, len(class_names), skip_classes, first_classes)
@@ -212,6 +229,7 @@ def open_source(
         ),
         all_labels=labels,
         fit=_make_fit(image_size, resize_size, interpolation, shape),
+        unlabelled=unlabelled,
     )
 
 

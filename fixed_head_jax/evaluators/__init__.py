@@ -1,19 +1,22 @@
-"""Evaluators: sums over one or more passes of a split on the device, metrics on the host.
+"""Evaluators: sums over passes of a split on the device, or features of whole splits, and metrics.
 
 To add one, write its sums and metrics in a file of its own as pure functions, say here which passes
-it makes, and name it in `EVALUATORS`.
+it makes or which splits it needs, and name it in `EVALUATORS`.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fixed_head_jax import lookup
-from fixed_head_jax.evaluators import long_tail, neural_collapse
+from fixed_head_jax.evaluators import clustering, long_tail, neural_collapse, superclasses
 from fixed_head_jax.evaluators.classification import classification_metrics, classification_sums
 from fixed_head_jax.evaluators.feature_norms import feature_norm_metrics, feature_norm_sums
+from fixed_head_jax.evaluators.kmeans import kmeans_clusters
+from fixed_head_jax.evaluators.knn import knn_accuracy
+from fixed_head_jax.evaluators.linear_probe import linear_probe_accuracy
 from fixed_head_jax.evaluators.sums import class_sums
 
 EVAL, TRAIN = "eval", "train"
@@ -32,7 +35,7 @@ class Pass(NamedTuple):
             add up over batches and devices. `outputs` has what the model returns and "kernel", its
             class vectors [D, K], where the evaluator reads them; `mask` is 0 for padding, which
             may hold anything.
-        split: `EVAL`, or `TRAIN`, whose images are not augmented here.
+        split: `EVAL`, or `TRAIN`, the images to fit to, which are not augmented here.
         context: `(totals of the passes before) -> tree of arrays`, on the host.
     """
 
@@ -55,9 +58,42 @@ class Evaluator(NamedTuple):
     reads_kernel: bool = False
 
 
-def _classification(num_classes: int, class_counts: Callable) -> Evaluator:
+class FeatureEvaluator(NamedTuple):
+    """What to make of what the model gives for every example; computed once for all of this kind.
+
+    Attributes:
+        metrics: `{split: {"features" [N, D], "pixels" [N, H W C], "label" [N]}} -> {name: float}`,
+            of the examples in order, numpy; of the first two what `reads` names.
+        reads: "features" (float32) or "pixels" (levels).
+        splits: whose.
+    """
+
+    metrics: Callable
+    reads: str = "features"
+    splits: tuple[str, ...] = (TRAIN, EVAL)
+
+
+class Setting(NamedTuple):
+    """What evaluators are built from, beside their name.
+
+    Attributes:
+        num_classes: K of the labels.
+        class_counts: returns the training images per class [K]; called only where they matter.
+        class_names: of the labels.
+        superclass_dir: folder of the files that `superclasses` reads.
+        seed: of what an evaluator draws.
+    """
+
+    num_classes: int
+    class_counts: Callable[[], np.ndarray]
+    class_names: tuple[str, ...] = ()
+    superclass_dir: str = ""
+    seed: int = 0
+
+
+def _classification(setting: Setting) -> Evaluator:
     """Accuracy, top-5 accuracy and loss: part of every evaluation."""
-    del num_classes, class_counts
+    del setting
 
     def sums(outputs, labels, mask, context):
         del context
@@ -66,9 +102,9 @@ def _classification(num_classes: int, class_counts: Callable) -> Evaluator:
     return Evaluator((Pass(sums),), lambda totals, *_: classification_metrics(totals[0]))
 
 
-def _feature_norms(num_classes: int, class_counts: Callable) -> Evaluator:
+def _feature_norms(setting: Setting) -> Evaluator:
     """Norms and largest cosines of right and wrong predictions."""
-    del num_classes, class_counts
+    del setting
 
     def sums(outputs, labels, mask, context):
         del context
@@ -83,9 +119,9 @@ def _feature_norms(num_classes: int, class_counts: Callable) -> Evaluator:
     return Evaluator((Pass(sums),), metrics, reads_kernel=True)
 
 
-def _neural_collapse(num_classes: int, class_counts: Callable, split: str) -> Evaluator:
+def _neural_collapse(setting: Setting, split: str) -> Evaluator:
     """NC1 to NC4 on one split."""
-    del class_counts
+    num_classes = setting.num_classes
 
     def by_class(outputs, labels, mask, context):
         del context
@@ -108,9 +144,9 @@ def _neural_collapse(num_classes: int, class_counts: Callable, split: str) -> Ev
     return Evaluator(passes, metrics, reads_kernel=True)
 
 
-def _shots(num_classes: int, class_counts: Callable) -> Evaluator:
+def _shots(setting: Setting) -> Evaluator:
     """Accuracy over classes with many, some and few training images."""
-    del num_classes
+    class_counts = setting.class_counts
 
     def sums(outputs, labels, mask, context):
         del context
@@ -123,9 +159,9 @@ def _shots(num_classes: int, class_counts: Callable) -> Evaluator:
     return Evaluator((Pass(sums),), metrics)
 
 
-def _decoupling(num_classes: int, class_counts: Callable) -> Evaluator:
+def _decoupling(setting: Setting) -> Evaluator:
     """The same for classifiers that need no training, on the features of this model."""
-    del class_counts
+    num_classes = setting.num_classes
 
     def feature_sums(outputs, labels, mask, context):
         del labels, context
@@ -156,6 +192,78 @@ def _decoupling(num_classes: int, class_counts: Callable) -> Evaluator:
     return Evaluator(passes, metrics, reads_kernel=True)
 
 
+def _contingency_pass(setting):
+    """Counts how often each predicted class meets each label."""
+
+    def sums(outputs, labels, mask, context):
+        del context
+        return clustering.contingency_sums(outputs["logits"], labels, mask, setting.num_classes)
+
+    return Pass(sums)
+
+
+def _clustering(setting: Setting) -> Evaluator:
+    """Predicted classes against the labels, which they know nothing of; how they are used."""
+
+    def metrics(totals, contexts, kernel):
+        del contexts, kernel
+        return clustering.clustering_metrics(totals[0])
+
+    return Evaluator((_contingency_pass(setting),), metrics)
+
+
+def _superclasses(setting: Setting) -> Evaluator:
+    """The same against levels of a class hierarchy, and sets of BREEDS."""
+    hierarchy = superclasses.read_hierarchy(setting.superclass_dir)
+
+    def metrics(totals, contexts, kernel):
+        del contexts, kernel
+        return superclasses.superclass_metrics(
+            totals[0]["contingency"], hierarchy, setting.class_names
+        )
+
+    return Evaluator((_contingency_pass(setting),), metrics)
+
+
+def _knn(setting: Setting) -> FeatureEvaluator:
+    """Accuracy of a vote of the nearest training images."""
+
+    def metrics(outputs):
+        bank, queries = outputs[TRAIN], outputs[EVAL]
+        return knn_accuracy(
+            bank["features"], bank["label"], queries["features"], queries["label"],
+            setting.num_classes,
+        )  # fmt: skip
+
+    return FeatureEvaluator(metrics)
+
+
+def _linear_probe(setting: Setting) -> FeatureEvaluator:
+    """Accuracy of a linear classifier that is fitted to the features."""
+
+    def metrics(outputs):
+        train, evaluated = outputs[TRAIN], outputs[EVAL]
+        return linear_probe_accuracy(
+            train["features"], train["label"], evaluated["features"], evaluated["label"],
+            setting.num_classes, seed=setting.seed,
+        )  # fmt: skip
+
+    return FeatureEvaluator(metrics)
+
+
+def _kmeans(setting: Setting, reads: str) -> FeatureEvaluator:
+    """K-means with as many clusters as there are labels: a baseline for `clustering`."""
+
+    def metrics(outputs):
+        train, evaluated = outputs[TRAIN][reads], outputs[EVAL][reads]
+        clusters = kmeans_clusters(train, evaluated, setting.num_classes, setting.seed)
+        scores = clustering.clustering_scores(clusters, outputs[EVAL]["label"])
+        name = "kmeans" if reads == "features" else "kmeans_pixels"
+        return {f"{name}/{key}": 100 * value for key, value in scores.items()}
+
+    return FeatureEvaluator(metrics, reads)
+
+
 EVALUATORS = {
     "classification": _classification,
     "feature_norms": _feature_norms,
@@ -163,19 +271,24 @@ EVALUATORS = {
     "neural_collapse_train": partial(_neural_collapse, split=TRAIN),
     "shots": _shots,
     "decoupling": _decoupling,
+    "clustering": _clustering,
+    "superclasses": _superclasses,
+    "knn": _knn,
+    "linear_probe": _linear_probe,
+    "kmeans": partial(_kmeans, reads="features"),
+    "kmeans_pixels": partial(_kmeans, reads="pixels"),
+}
+# Metrics of which larger is better, that the best checkpoint may be chosen by.
+RISING_METRICS = {
+    "classification": ("accuracy", "top5_accuracy"),
+    "clustering": ("nmi", "ami", "ari", "acc"),
 }
 
 
-def get_evaluator(name: str, num_classes: int, class_counts: Callable[[], np.ndarray]) -> Evaluator:
-    """Builds the evaluator `name`.
-
-    Args:
-        name: of `EVALUATORS`.
-        num_classes: K.
-        class_counts: returns the training images per class [K]; called only where they matter.
+def get_evaluator(name: str, setting: Setting) -> Evaluator | FeatureEvaluator:
+    """Builds the evaluator `name` of `EVALUATORS`.
 
     Raises:
-        ValueError: on an unknown name.
+        ValueError: on an unknown name, or where the setting lacks what it needs.
     """
-    options: dict[str, Any] = {"num_classes": num_classes, "class_counts": class_counts}
-    return lookup.build("evaluator", EVALUATORS, name, options)
+    return lookup.build("evaluator", EVALUATORS, name, {"setting": setting})

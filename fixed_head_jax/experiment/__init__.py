@@ -14,8 +14,15 @@ from ml_collections import ConfigDict
 from fixed_head_jax import parallel, pretrained, transfer
 from fixed_head_jax.data import Dataset
 from fixed_head_jax.data.sampling import check_sizes, epoch_start
-from fixed_head_jax.evaluation import make_evaluate, make_predict
-from fixed_head_jax.evaluators import EVAL, TRAIN, get_evaluator
+from fixed_head_jax.evaluation import make_collect, make_evaluate, select_probabilities
+from fixed_head_jax.evaluators import (
+    EVAL,
+    RISING_METRICS,
+    TRAIN,
+    FeatureEvaluator,
+    Setting,
+    get_evaluator,
+)
 from fixed_head_jax.experiment.images import check_mixing, make_augments, open_splits
 from fixed_head_jax.experiment.training import make_training
 from fixed_head_jax.initializers import redraw_orthogonal
@@ -23,7 +30,7 @@ from fixed_head_jax.lookup import check_choice
 from fixed_head_jax.model import get_model
 from fixed_head_jax.paths import match_kernels
 from fixed_head_jax.step import TrainState, averaged, make_train_step
-from fixed_head_jax.tasks import get_task
+from fixed_head_jax.tasks import TAKE_VIEWS, get_task
 
 
 class Run(NamedTuple):
@@ -33,11 +40,12 @@ class Run(NamedTuple):
     mesh: Mesh
     train_data: Dataset
     eval_data: Dataset
+    fit_data: Dataset  # what evaluators fit to, without augmentation
     train_step: Callable
     evaluate: Callable  # of `make_evaluate`, with what the config asks for at every evaluation
     final_evaluate: Callable  # with what it asks for at the last one, too
-    evaluates_train: bool  # whether an evaluator reads the training images
-    predict: Callable  # of `make_predict`, on the evaluation split
+    evaluates_train: bool  # whether an evaluator reads `fit_data`
+    predict: Callable  # of `make_collect`: class probabilities on the evaluation split
     is_trained: PyTree  # per parameter: false where it is frozen
     create_state: Callable  # variables to start from -> TrainState; those missing are drawn
     initial: dict  # variables that `init_from` gives
@@ -58,27 +66,31 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     """
     mesh = parallel.make_mesh(config.num_devices)
     _check_sizes(config, mesh.size)
-    train_data, eval_data = open_splits(config)
-    source = train_data.source
+    takes_views = config.task.name in TAKE_VIEWS
+    splits = open_splits(config, takes_views)
+    source = splits.train.source
     check_sizes(len(source), config.batch_size, config.seed, config.data.repeats)
     dials = transfer.Dials(**config.transfer)
     start = config.init_from if read_weights else None
     model = _get_model(config, source.num_classes, dials, start)
     starts = partial(epoch_start, num_examples=len(source), batch_size=config.batch_size)
     mix_steps = starts(config.augment.mix_off_epoch) if config.augment.mix_off_epoch else None
-    augment, eval_augment = make_augments(config, source, parallel.AXIS, mix_steps)
+    augment, eval_augment = make_augments(config, source, takes_views, parallel.AXIS, mix_steps)
     check_mixing(config, model)
-    init, loss = get_task(config.task.name, model, **_options(config.task.options))
+    task = get_task(config.task.name, model, **_options(config.task.options))
+    task.check(config.batch_size, len(source), mesh.size, config.accumulation_steps)
+    rising = [metric for name in task.evaluators for metric in RISING_METRICS.get(name, ())]
+    check_choice("best_metric", config.best_metric, rising)
 
     total_steps = config.total_steps or starts(config.total_epochs)
     images = jnp.zeros((1, *source.image_shape), jnp.float32)
-    params, _, _ = jax.eval_shape(init, jax.random.key(0), images)
+    params, _, _ = jax.eval_shape(task.init, jax.random.key(0), images)
     match_kernels(params, "model.orthogonal_init", config.model.orthogonal_init)
     layers = model.backbone.layers
     training = make_training(config, dials, params, layers, total_steps, starts)
 
     def create_state(initial: dict | None = None) -> TrainState:
-        params, model_state, task_state = init(jax.random.key(config.seed), images)
+        params, model_state, task_state = task.init(jax.random.key(config.seed), images)
         given = dict(initial or {})
         params, model_state = given.pop("params", params), {**model_state, **given}
         rng = jax.random.fold_in(jax.random.key(config.seed), _ORTHOGONAL)
@@ -88,18 +100,19 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         return TrainState(step, params, model_state, task_state, training.tx.init(params), ema)
 
     train_step = make_train_step(
-        loss, training.tx, augment, training.rates, config.seed, config.accumulation_steps,
+        task.loss, training.tx, augment, training.rates, config.seed, config.accumulation_steps,
         config.ema_decay, training.is_trained,
     )  # fmt: skip
     initial = {}
     if read_weights:
         skip = (*config.init_skip, *transfer.skip_patterns(dials, params, layers))
         initial = _initial_variables(config, model, source.image_shape, skip)
-    datasets = {TRAIN: train_data, EVAL: eval_data}
+    predict = make_collect(
+        model, select_probabilities, eval_augment, splits.eval, config.eval_batch_size, mesh
+    )
     return Run(
-        config, mesh, train_data, eval_data, train_step,
-        *_make_evaluates(config, model, eval_augment, datasets, mesh),
-        make_predict(model, eval_augment, eval_data, config.eval_batch_size, mesh),
+        config, mesh, *splits, train_step,
+        *_make_evaluates(config, model, task.evaluators, eval_augment, splits, mesh), predict,
         training.is_trained, create_state, initial, total_steps,
         _event_steps(config.eval_every_epochs, starts, total_steps),
         transfer.table(training.plan, params, layers) if transfer.is_used(dials) else "",
@@ -107,7 +120,6 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
 
 
 _ORTHOGONAL = 2**31 - 1  # folded into the seed: no step's number
-_RISING_METRICS = ("accuracy", "top5_accuracy")  # of the evaluators: larger is better
 _MODEL_KEYS = ("backbone", "head", "pool", "relu_before_pool", "dropout", "frozen_backbone")
 _OPTION_KEYS = ("backbone_options", "head_options", "pool_options")
 
@@ -122,25 +134,49 @@ def _get_model(config, num_classes, dials, start):
     return model.clone(frozen_parts=transfer.frozen_parts(dials, layers, lr))
 
 
-def _make_evaluates(config, model, augment, datasets, mesh):
+def _make_evaluates(config, model, task_evaluators, augment, splits, mesh):
     """Returns `evaluate`, `final_evaluate` and `evaluates_train` of a `Run`."""
-    train_data = datasets[TRAIN]
-    num_classes = train_data.source.num_classes
+    source = splits.train.source
+    datasets = {TRAIN: splits.fit, EVAL: splits.eval}
 
     def class_counts():
-        return np.bincount(train_data.source.labels, minlength=num_classes)
+        return np.bincount(source.labels, minlength=source.num_classes)
+
+    setting = Setting(
+        source.num_classes, class_counts, source.class_names, config.superclass_dir, config.seed
+    )
 
     def make(names):
-        evaluators = {name: get_evaluator(name, num_classes, class_counts) for name in names}
+        evaluators = {name: get_evaluator(name, setting) for name in names}
+        for name, evaluator in evaluators.items():
+            _check_evaluator(name, evaluator, model, splits.fit)
         evaluate = make_evaluate(model, evaluators, augment, datasets, config.eval_batch_size, mesh)
-        passes = [one for evaluator in evaluators.values() for one in evaluator.passes]
-        return evaluate, any(one.split == TRAIN for one in passes)
+        return evaluate, any(map(_reads_train, evaluators.values()))
 
-    names = ("classification", *config.evaluators)
+    names = (*task_evaluators, *config.evaluators)
     evaluate, evaluates_train = make(names)
     if not config.final_evaluators:  # nothing to compile a second time
         return evaluate, evaluate, evaluates_train
     return evaluate, *make((*names, *config.final_evaluators))
+
+
+def _reads_train(evaluator):
+    if isinstance(evaluator, FeatureEvaluator):
+        return TRAIN in evaluator.splits
+    return any(one.split == TRAIN for one in evaluator.passes)
+
+
+def _check_evaluator(name, evaluator, model, fit_data):
+    if getattr(evaluator, "reads_kernel", False) and not hasattr(model.head, "class_vectors"):
+        raise ValueError(
+            f"evaluator {name!r} compares features with class vectors, but the head compares "
+            "embeddings; leave it out"
+        )
+    if _reads_train(evaluator) and fit_data.source.unlabelled:
+        raise ValueError(
+            f"evaluator {name!r} needs labelled images to fit to; set data.fit_split to a split "
+            "that has labels"
+        )
 
 
 def _initial_variables(config, model, image_shape, skip):
@@ -180,7 +216,6 @@ def _check_sizes(config, num_devices):
         )
     if not config.total_steps and config.total_epochs <= 0:
         raise ValueError(f"total_epochs must be positive, got {config.total_epochs}")
-    check_choice("best_metric", config.best_metric, _RISING_METRICS)
     if not 0 <= config.ema_decay < 1:
         raise ValueError(f"ema_decay must be in [0, 1), got {config.ema_decay}")
 

@@ -1,5 +1,6 @@
 """From a config to how the parameters train: groups, learning rates and the optimizer."""
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -61,8 +62,10 @@ def _make_plan(config, dials, params, layers):
     patterns += ("^backbone/",) if config.model.frozen_backbone else ()
     is_frozen = paths.match(params, "optim.frozen", patterns)
     is_trained = jax.tree.map(lambda frozen: not frozen, is_frozen)
+    plan = transfer.make_plan(params, layers, dials, lr, options.weight_decay)
+    factors = paths.multipliers(params, "optim.decay_multipliers", options.decay_multipliers)
     plan = transfer.restrict(
-        transfer.make_plan(params, layers, dials, lr, options.weight_decay),
+        plan._replace(beta=jax.tree.map(operator.mul, plan.beta, factors)),
         is_trained,
         paths.match(params, "optim.no_decay", options.no_decay),
         paths.multipliers(params, "optim.lr_multipliers", options.lr_multipliers),
@@ -77,7 +80,7 @@ def _make_plan(config, dials, params, layers):
 
 def _schedule_maker(config, dials, total_steps, starts):
     """Returns `base learning rate -> schedule`."""
-    keys = ("milestones", "factor", "per_epoch", "warmup_per_epoch")
+    keys = ("milestones", "factor", "per_epoch", "warmup_per_epoch", "decay_after_warmup")
     options = {key: config[key] for key in keys}
     options["warmup_steps"] = starts(config.warmup_epochs)
     options["step_every"] = config.step_every_epochs
@@ -87,14 +90,17 @@ def _schedule_maker(config, dials, total_steps, starts):
         share = 1.0 if dials.as_published or not config.lr else lr / config.lr
         return schedules.make_schedule(
             config.schedule, lr, total_steps, starts, warmup_from=share * config.warmup_from,
-            **options,
+            final_lr=share * config.final_lr, **options,
         )  # fmt: skip
 
     return make_schedule
 
 
 def _make_optimizer(config, params, rates, plan, is_trained):
-    keys = ("name", "momentum", "nesterov", "b1", "b2", "eps", "rms_decay", "clip_norm")
+    keys = (
+        "name", "momentum", "nesterov", "b1", "b2", "eps", "rms_decay", "clip_norm",
+        "clip_tensor_norm", "trust_coefficient",
+    )  # fmt: skip
     plateau = dict(config.plateau) if config.schedule == "plateau" else None
     return optim.make_optimizer(
         params, rates, weight_decay=plan.beta, l2_sp=plan.alpha, plateau=plateau,

@@ -1,6 +1,6 @@
 """Classification of labelled images by softmax cross-entropy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from fixed_head_jax.losses.orthogonality import (
     soft_orthogonality,
     sum_over_kernels,
 )
+from fixed_head_jax.tasks.task import Task
 
 PENALTIES = {"soft": soft_orthogonality, "double_soft": double_soft_orthogonality}
 
@@ -22,8 +23,8 @@ def supervised(
     orthogonality: str | None = None,
     orthogonality_weight: float = 0.025,
     orthogonality_patterns: Sequence[str] = ("^backbone/.*kernel$",),
-) -> tuple[Callable, Callable]:
-    """Returns the pair of functions of the supervised task.
+) -> Task:
+    """Returns the task of learning the labels.
 
     Args:
         model: a classifier of `model.get_model`.
@@ -36,20 +37,21 @@ def supervised(
             residual network.
 
     Returns:
-        `init(rng, images) -> (params, model_state, task_state)` and
-        `loss(params, model_state, task_state, batch, rngs) -> (loss, (model_state, task_state,
-        metrics))`. The batch holds "image", "label" and, where images are mixed, "targets" [B,K],
+        The task. Its batch holds "image", "label" and, where images are mixed, "targets" [B,K],
         rows of sum 1; without, the targets are the labels. The loss is the mean over the shard,
         with the margin of a head that has one, plus the penalty; the metric `loss` is without the
         penalty, `accuracy`, in percent, without the margin. A mixed image counts as right where
         the class with the larger share is predicted, of equal ones the first.
 
     Raises:
-        ValueError: if `label_smoothing` or `orthogonality_weight` is outside its range, or
-            `orthogonality` unknown; `init`, on a pattern that matches no kernel.
+        ValueError: if `label_smoothing` or `orthogonality_weight` is outside its range,
+            `orthogonality` unknown, or the head one that embeds; `init`, on a pattern that matches
+            no kernel.
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+    if hasattr(model, "head") and hasattr(model.head, "embed"):
+        raise ValueError("task 'supervised' trains no head that embeds; set model.head")
     regularizer = _regularizer(orthogonality, orthogonality_weight, orthogonality_patterns)
 
     def init(rng, images):
@@ -73,7 +75,7 @@ def supervised(
         metrics = {"loss": mean_loss, "accuracy": accuracy}
         return mean_loss + regularizer(params), ({**model_state, **updates}, task_state, metrics)
 
-    return init, loss
+    return Task(init, loss)
 
 
 def _regularizer(orthogonality, weight, patterns):

@@ -1,0 +1,207 @@
+"""Unsupervised classification: how the classes of a head agree with labels that it never saw.
+
+    device  contingency_sums    -> M [P, L]: examples of label l for which the head predicts class p
+    host    clustering_metrics  -> agreement of the two, and how evenly the classes are used
+
+A class that is predicted is called a cluster here. Which of the labels it stands for is chosen
+after the fact, with all labels of the split at hand (`assign_clusters`): an accuracy found this way
+is not that of a classifier that was told its classes.
+
+Source: Amrani, Karlinsky and Bronstein 2022, https://arxiv.org/abs/2103.10994, and its released
+code, whose rule for more clusters than labels others have taken over.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jaxtyping import Array, Float, Float32, Int, Shaped
+from scipy.optimize import linear_sum_assignment
+from scipy.special import entr
+
+from fixed_head_jax.evaluators.sums import matmul
+
+# An entropy of this share of ln P is that of P^0.2 equally used classes: 4 of 1000, 1.6 of 10. A
+# head that finds ten labels with 1000 classes, and nothing finer, still has 0.33.
+COLLAPSED_BELOW = 0.2
+
+
+def clustering_scores(
+    predictions: Shaped[np.ndarray, "_"] | Shaped[Array, "_"] | Sequence[int],
+    labels: Shaped[np.ndarray, "_"] | Shaped[Array, "_"] | Sequence[int],
+) -> dict[str, float]:
+    """Compares predicted clusters with labels: mutual information, Rand index and accuracy.
+
+    Args:
+        predictions: cluster of each example, integers from 0; memory grows with the square of
+            the largest.
+        labels: label of each example, integers from 0.
+
+    Returns:
+        Fractions: "nmi", mutual information over the mean of the two entropies, "ami", the same
+        corrected for chance, "ari", the Rand index corrected for chance (both can be negative),
+        and "acc", the share of examples whose label is the one `assign_clusters` gives to
+        their cluster.
+
+    Raises:
+        ValueError: without examples, or on different lengths, fractions or negative values.
+    """
+    # Late: it takes a second to import, and most runs never need it.
+    from sklearn.metrics import (
+        adjusted_mutual_info_score,
+        adjusted_rand_score,
+        normalized_mutual_info_score,
+    )
+
+    predictions, labels = _indices("predictions", predictions), _indices("labels", labels)
+    counts = contingency_matrix(predictions, labels)
+    matched = counts[np.arange(len(counts)), assign_clusters(counts)].sum()
+    with warnings.catch_warnings():
+        # Many clusters for few examples are a poor result here, not a regression target.
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        return {
+            "nmi": float(normalized_mutual_info_score(labels, predictions)),
+            "ami": float(adjusted_mutual_info_score(labels, predictions)),
+            "ari": float(adjusted_rand_score(labels, predictions)),
+            "acc": float(matched / len(labels)),
+        }
+
+
+def _indices(name, values):
+    """Returns the values as int64 after checking that they can be indices."""
+    values = np.asarray(values)
+    if not values.size:
+        raise ValueError(f"{name} is empty; clustering scores need at least one example")
+    if values.dtype.kind not in "iu":
+        raise ValueError(f"{name} has dtype {values.dtype}; give integers (of logits, the arg-max)")
+    if values.min() < 0:
+        raise ValueError(f"{name} contains {values.min()}; leave unlabelled examples out")
+    return values.astype(np.int64)
+
+
+def contingency_matrix(
+    predictions: Int[np.ndarray, "_"], labels: Int[np.ndarray, "_"]
+) -> Int[np.ndarray, "s s"]:
+    """Counts the examples of each cluster (row) and label (column).
+
+    Returns:
+        A square whose size is the largest index of either kind plus 1.
+
+    Raises:
+        ValueError: on different lengths.
+    """
+    if len(predictions) != len(labels):
+        sizes = f"{len(predictions)} predictions and {len(labels)} labels"
+        raise ValueError(f"got {sizes}; give one of each for every example")
+    size = int(max(predictions.max(), labels.max())) + 1
+    return np.bincount(predictions * size + labels, minlength=size * size).reshape(size, size)
+
+
+def assign_clusters(contingency: Shaped[np.ndarray, "p l"]) -> Int[np.ndarray, " p"]:
+    """Assigns a label to every cluster so that as many examples as possible match.
+
+    First one to one (Hungarian algorithm) on the matrix, filled up with zeros to a square of size
+    S = max(P, L). Then, if more clusters have members than labels occur, each cluster with members
+    whose assigned label does not occur takes the most frequent label among its members (the first
+    of several) instead, so that several clusters may share a label.
+
+    Args:
+        contingency: examples of each cluster (row) and label (column), not negative.
+
+    Returns:
+        Indices from 0 to S - 1. Clusters without members keep what the first step gave them; from
+        L on an index stands for no label at all.
+
+    Raises:
+        ValueError: without a cluster or a label.
+
+    Source: the evaluation code of Amrani et al. 2022; where several assignments match equally
+        many examples, which one counts is up to scipy there too.
+    """
+    num_clusters, num_labels = contingency.shape
+    if not contingency.size:
+        raise ValueError(f"contingency has shape {contingency.shape}; give a cluster and a label")
+    size = max(num_clusters, num_labels)
+    square = np.zeros((size, size))
+    square[:num_clusters, :num_labels] = contingency
+    assigned = linear_sum_assignment(square.max() - square)[1][:num_clusters]
+    has_members, occurs = contingency.any(1), square.any(0)
+    if has_members.sum() > occurs.sum():
+        left_over = has_members & ~occurs[assigned]
+        assigned[left_over] = contingency[left_over].argmax(1)
+    return assigned
+
+
+def contingency_sums(
+    logits: Float[Array, "b p"],
+    labels: Int[Array, "b"],
+    mask: Float[Array, "b"],
+    num_classes: int,
+) -> dict[str, Float32[Array, "p l"]]:
+    """Counts the examples of a batch by predicted class and label.
+
+    Args:
+        logits: of any scale; ties go to the first class.
+        labels: true classes.
+        mask: 0 for padding, which may hold anything.
+        num_classes: L, the number of labels; the head may have another number of classes.
+
+    Returns:
+        "contingency" [P, L], which adds up over batches and devices.
+    """
+    valid = (mask > 0).astype(jnp.float32)
+    predicted = jax.nn.one_hot(jnp.argmax(logits, axis=1), logits.shape[1]) * valid[:, None]
+    return {"contingency": matmul(predicted.T, jax.nn.one_hot(labels, num_classes))}
+
+
+def expand_contingency(
+    contingency: Shaped[np.ndarray, "p l"],
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Lists predictions and labels that have this contingency matrix; they come sorted."""
+    counts = np.rint(contingency).astype(np.int64)
+    predictions, labels = np.nonzero(counts)
+    repeats = counts[predictions, labels]
+    return np.repeat(predictions, repeats), np.repeat(labels, repeats)
+
+
+def clustering_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Turns the contingency matrix of a split into scores and signs of collapse.
+
+    Logs a warning if one class takes all examples, or the classes are used about as unevenly
+    (`COLLAPSED_BELOW`): the usual failure of training without labels.
+
+    Args:
+        sums: of `contingency_sums`, over the whole split.
+
+    Returns:
+        "nmi", "ami", "ari" and "acc" of `clustering_scores` in percent; "used_classes", the number
+        of classes with examples; "class_entropy", the entropy of the shares of the classes over
+        ln P, from 0 (one class) to 1 (all equally used); "largest_class", the largest
+        share in percent; "examples".
+
+    Raises:
+        ValueError: if the split holds no example.
+    """
+    contingency = np.asarray(sums["contingency"], np.float64)
+    predictions, labels = expand_contingency(contingency)
+    scores = clustering_scores(predictions, labels)
+    shares = contingency.sum(1) / contingency.sum()
+    num_classes, used = len(shares), int((shares > 0).sum())
+    entropy = float(entr(shares).sum() / math.log(num_classes)) if num_classes > 1 else 1.0
+    largest = 100 * float(shares.max())
+    if num_classes > 1 and len(labels) > 1 and (used == 1 or entropy < COLLAPSED_BELOW):
+        logging.warning(
+            "The classes have collapsed: %d of %d used, the largest has %.1f%% of %d examples, "
+            "class entropy %.3f (0: one class, 1: all equally used)",
+            used, num_classes, largest, len(labels), entropy,
+        )  # fmt: skip
+    return {name: 100 * value for name, value in scores.items()} | {
+        "used_classes": float(used),
+        "class_entropy": entropy,
+        "largest_class": largest,
+        "examples": float(len(labels)),
+    }
