@@ -1,7 +1,5 @@
 """The loop: same bits twice, after an interruption, and on any number of devices."""
 
-import json
-
 import jax
 import numpy as np
 import optax
@@ -13,6 +11,7 @@ from fixed_head_jax.checkpoint import Checkpoints
 from fixed_head_jax.interval_log import NonFiniteLossError
 from fixed_head_jax.weight_files import read_weights
 from fixed_head_jax.workdir import claim
+from tests.loops import final_state, logged, same_bits, stop_after
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
@@ -35,29 +34,6 @@ def make_config(data_dir):
         return config
 
     return make
-
-
-def final_state(config, workdir):
-    run = experiment.build(config)
-    checkpoints = Checkpoints(workdir, "eval/accuracy")
-    abstract = jax.eval_shape(run.create_state)
-    return checkpoints.restore(checkpoints.last_step, abstract, run.mesh).state
-
-
-def logged(workdir):
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.startswith("timing/")} for line in lines]
-
-
-def assert_same_bits(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
-
-
-def stop_after(dispatches):
-    calls = iter(range(dispatches - 1))
-    return lambda: next(calls, None) is None
 
 
 EVERYTHING = {
@@ -83,7 +59,7 @@ def test_interrupted_run_ends_with_the_same_bits(make_config, tmp_path, placemen
     resumed = train.train(experiment.build(config), parts)
     assert resumed == result
     assert logged(parts) == logged(whole)
-    assert_same_bits(final_state(config, parts), final_state(config, whole))
+    assert same_bits(final_state(config, parts), final_state(config, whole))
     rates = [line["train/lr"] for line in logged(whole) if "train/lr" in line]
     assert rates[-1] < rates[0]  # the plateau did act
     assert {"eval/accuracy", "eval_ema/accuracy"} <= set(result)
@@ -139,7 +115,7 @@ def test_fixed_vectors_stay_and_are_restored_bit_exactly(make_config, tmp_path):
     before = jax.jit(run.create_state)()
     result = train.train(run, tmp_path)
     after = final_state(config, tmp_path)
-    assert_same_bits(before.model_state["fixed"], after.model_state["fixed"])
+    assert same_bits(before.model_state["fixed"], after.model_state["fixed"])
     assert result["fixed"] == 64 * 10
     slots = {leaf.shape for leaf in jax.tree.leaves(after.opt_state)}
     assert (64, 10) not in slots
@@ -156,17 +132,17 @@ def test_init_from_a_workdir_starts_where_that_run_ended(make_config, tmp_path):
     run = experiment.build(config)
     state = jax.jit(run.create_state)(run.initial)
     assert state.step == 0
-    assert_same_bits(state.params, ended.ema["params"])
-    assert_same_bits(state.model_state["batch_stats"], ended.ema["batch_stats"])
-    assert_same_bits(state.model_state["fixed"], ended.model_state["fixed"])
-    assert_same_bits(state.ema["params"], state.params)
+    assert same_bits(state.params, ended.ema["params"])
+    assert same_bits(state.model_state["batch_stats"], ended.ema["batch_stats"])
+    assert same_bits(state.model_state["fixed"], ended.model_state["fixed"])
+    assert same_bits(state.ema["params"], state.params)
     train.train(run, tmp_path / "run")
 
     skipping = make_config(init_from=str(tmp_path / "source"), init_skip=("^head",), seed=7)
     run = experiment.build(skipping)
     partly, fresh = (jax.jit(run.create_state)(initial) for initial in (run.initial, {}))
-    assert_same_bits(partly.params["backbone"], ended.ema["params"]["backbone"])
-    assert_same_bits(partly.model_state["fixed"], fresh.model_state["fixed"])
+    assert same_bits(partly.params["backbone"], ended.ema["params"]["backbone"])
+    assert same_bits(partly.model_state["fixed"], fresh.model_state["fixed"])
 
     exported = str(tmp_path / "exported.safetensors")
     pretrained.convert(str(tmp_path / "source"), exported, "tiny", 8, channels=1)
@@ -176,8 +152,8 @@ def test_init_from_a_workdir_starts_where_that_run_ended(make_config, tmp_path):
     np.testing.assert_array_equal(weight.T, ended.model_state["fixed"]["head"]["kernel"])
     run = experiment.build(make_config(init_from=exported, seed=7))
     state = jax.jit(run.create_state)(run.initial)
-    assert_same_bits(state.params, ended.ema["params"])
-    assert_same_bits(state.model_state["fixed"], ended.model_state["fixed"])
+    assert same_bits(state.params, ended.ema["params"])
+    assert same_bits(state.model_state["fixed"], ended.model_state["fixed"])
 
 
 @pytest.mark.slow
@@ -190,7 +166,7 @@ def test_orthogonal_init_redraws_the_kernels_that_match(make_config):
     kernel = redrawn["layer3.0"]["conv2"]["kernel"].reshape(-1, 64)
     np.testing.assert_allclose(kernel.T @ kernel, np.eye(64), atol=1e-5)
     assert not np.array_equal(kernel, plain["layer3.0"]["conv2"]["kernel"].reshape(-1, 64))
-    assert_same_bits(plain["layer2.0"], redrawn["layer2.0"])
+    assert same_bits(plain["layer2.0"], redrawn["layer2.0"])
 
 
 @pytest.mark.slow

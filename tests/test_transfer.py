@@ -12,12 +12,12 @@ import pytest
 
 from configs import digits
 from fixed_head_jax import experiment, optim, paths, pretrained, train, transfer
-from fixed_head_jax.checkpoint import Checkpoints
 from fixed_head_jax.data.sampling import epoch_start
 from fixed_head_jax.experiment.training import make_training
 from fixed_head_jax.model import get_model
 from fixed_head_jax.torch_names import name_of
 from fixed_head_jax.transfer import Dials
+from tests.loops import final_state, same_bits, stop_after
 
 LAYERS = tuple((f"features.{index}",) for index in range(22))
 # Specification of non-binary transfer, 12.1: w and where it started.
@@ -472,18 +472,6 @@ def source(data_dir, tmp_path_factory, tiny_backbone):
     return str(folder)
 
 
-def final_state(config, workdir):
-    run = experiment.build(config, read_weights=False)
-    checkpoints = Checkpoints(workdir, "eval/accuracy")
-    abstract = jax.eval_shape(run.create_state)
-    return checkpoints.restore(checkpoints.last_step, abstract, run.mesh).state
-
-
-def same_bits(a, b):
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
-
-
 @pytest.mark.parametrize("remat", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_frozen_groups_keep_every_bit_through_warm_up(make_config, source, tmp_path, remat):
     config = make_config(
@@ -580,11 +568,6 @@ def test_l2_sp_that_pulls_nothing_is_refused(make_config, source, keys):
     config = make_config(init_from=source, **{"transfer.l2_sp": True, **keys})
     with pytest.raises(ValueError, match="transfer.l2_sp=True, but no layer is pulled"):
         experiment.build(config)
-
-
-def stop_after(dispatches):
-    calls = iter(range(dispatches - 1))
-    return lambda: next(calls, None) is None
 
 
 def test_resuming_does_not_move_the_anchor(make_config, source, tmp_path):

@@ -214,6 +214,8 @@ def _clustering(setting: Setting) -> Evaluator:
 
 def _superclasses(setting: Setting) -> Evaluator:
     """The same against levels of a class hierarchy, and sets of BREEDS."""
+    if not setting.superclass_dir:
+        raise ValueError("evaluator 'superclasses' reads a class hierarchy; set superclass_dir")
     hierarchy = superclasses.read_hierarchy(setting.superclass_dir)
 
     def metrics(totals, contexts, kernel):

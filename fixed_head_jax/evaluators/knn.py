@@ -80,7 +80,6 @@ def knn_accuracy(
             raise ValueError(f"{name} {value} has to be positive")
     similarities, neighbors = _nearest(bank, queries, ks[-1], bank_block, query_block)
     blocks, size = similarities.shape[:2]
-    # No class is -1: the queries that fill the last block up are never right.
     padded = _pad(labels, blocks * size, fill=-1).reshape(blocks, size)
     arrays = (similarities, neighbors, jnp.asarray(padded, jnp.int32))
     labels_of_bank = jnp.asarray(bank_labels, jnp.int32)
@@ -141,7 +140,7 @@ def _check_labels(name: str, labels: np.ndarray, length: int, num_classes: int) 
         raise ValueError(f"{name} {found} have to be 0 to num_classes - 1 = {num_classes - 1}")
 
 
-def _pad(rows: np.ndarray, length: int, fill: float = 0) -> np.ndarray:
+def _pad(rows: np.ndarray, length: int, fill: int = 0) -> np.ndarray:
     """Appends rows of `fill` up to `length`."""
     widths = [(0, length - len(rows))] + [(0, 0)] * (rows.ndim - 1)
     return np.pad(rows, widths, constant_values=fill) if length > len(rows) else rows
@@ -167,7 +166,7 @@ def _nearest(bank, queries, k, bank_block, query_block):
     blocks = np.stack(list(_finite_blocks("queries", queries, query_block)))
     embeddings = _embed(jnp.asarray(blocks))
     shape = (*blocks.shape[:2], k)
-    state = jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
+    state = jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
     for i, block in enumerate(_finite_blocks("bank", bank, bank_block)):
         block = jnp.asarray(block)  # travels while the device is at the block before
         jax.block_until_ready(state)  # or all blocks would queue up in the memory of the device
@@ -226,8 +225,8 @@ def _hits(similarities, neighbors, labels, bank_labels, temperature, num_classes
             total = _add_votes(total, weights[:, first:last], neighbor_labels[:, first:last])
             own = jnp.take_along_axis(total, jnp.maximum(labels, 0)[:, None], axis=1)
             ahead = (total > own) | ((total == own) & (classes < labels[:, None]))
-            rank = jnp.where(labels < 0, num_classes, jnp.sum(ahead, axis=1))
-            counts.append(jnp.stack([jnp.sum(rank < 1), jnp.sum(rank < 5)]))
+            rank, valid = jnp.sum(ahead, axis=1), labels >= 0
+            counts.append(jnp.stack([jnp.sum(valid & (rank < top)) for top in (1, 5)]))
         return jnp.stack(counts)
 
     return lax.map(hits, (similarities, neighbors, labels)).sum(0)

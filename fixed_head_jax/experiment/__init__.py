@@ -77,6 +77,11 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     mix_steps = starts(config.augment.mix_off_epoch) if config.augment.mix_off_epoch else None
     augment, eval_augment = make_augments(config, source, takes_views, parallel.AXIS, mix_steps)
     check_mixing(config, model)
+    if source.unlabelled and not takes_views:
+        raise ValueError(
+            f"task {config.task.name!r} learns labels, which data.unlabelled=True says are not "
+            "known; set it to False or choose another task"
+        )
     task = get_task(config.task.name, model, **_options(config.task.options))
     task.check(config.batch_size, len(source), mesh.size, config.accumulation_steps)
     rising = [metric for name in task.evaluators for metric in RISING_METRICS.get(name, ())]
@@ -136,7 +141,7 @@ def _get_model(config, num_classes, dials, start):
 
 def _make_evaluates(config, model, task_evaluators, augment, splits, mesh):
     """Returns `evaluate`, `final_evaluate` and `evaluates_train` of a `Run`."""
-    source = splits.train.source
+    source = splits.fit.source
     datasets = {TRAIN: splits.fit, EVAL: splits.eval}
 
     def class_counts():
