@@ -27,7 +27,10 @@ def name_of(path: Path) -> str:
     """
     collection, part, *modules, leaf = path
     if part == "head":
-        leaf = {"kernel": "fixed_weight" if collection == "fixed" else "weight"}.get(leaf, leaf)
+        names = _LEAVES if modules else {"kernel": "weight"}  # the scale of a head is no norm's
+        leaf = (
+            "fixed_weight" if (collection, leaf) == ("fixed", "kernel") else names.get(leaf, leaf)
+        )
         return ".".join(["head", *modules, leaf])
     prefix = [] if part == "backbone" else [part]
     return ".".join([*prefix, *modules, _LEAVES.get(leaf, leaf)])

@@ -14,10 +14,11 @@ from sklearn.datasets import load_sample_image
 
 from configs import common
 from fixed_head_jax import experiment, stages, sweep, train, transfer
-from fixed_head_jax.augment import Options, make_augment
+from fixed_head_jax.augment import Options, ViewSet, make_augment, make_view_augment
 from fixed_head_jax.data.__main__ import main as prepare_data
 from fixed_head_jax.experiment.training import make_training
 from fixed_head_jax.model import get_model
+from fixed_head_jax.tasks import TAKE_VIEWS
 
 CONFIGS = sorted(
     path.stem
@@ -48,7 +49,7 @@ def test_config_trains(name, variants, tmp_path):
         config_here.update_from_flattened_dict(stage.overrides)
         result = train.train(experiment.build(config_here), stage.folder)
         assert result["step"] == 2
-        assert math.isfinite(result["eval/loss"])
+        assert math.isfinite(result[f"eval/{config_here.best_metric}"])
 
 
 SWEEPS = [
@@ -73,6 +74,39 @@ def test_sweep_is_well_formed_and_its_overrides_are_keys(name, variants):
     sweep.check_sweep(rows)
     for row in rows["rows"]:
         module.get_config(variants).update_from_flattened_dict(row.get("overrides", {}))
+
+
+def test_scripts_of_self_classifier():
+    module = importlib.import_module("configs.selfclassifier_imagenet")
+    assert len(module.SCRIPTS) == 38  # 37 of the release, and their control
+    configs = {name: common.flatten(module.get_config(name)) for name in module.SCRIPTS}
+    base = configs["100ep"]
+    assert base["optim.lr"] == 4.8 and base["optim.final_lr"] == pytest.approx(0.0048)
+
+    def changed(name):
+        return {key: v for key, v in configs[name].items() if v != base[key]}
+
+    assert changed("800ep") == pytest.approx(
+        {"total_epochs": 800, "optim.lr": 3.2, "optim.warmup_from": 0.2, "optim.final_lr": 0.0032}
+    )
+    assert changed("batch_256") == pytest.approx({
+        "batch_size": 256, "optim.lr": 0.3, "optim.final_lr": 0.0003, "optim.warmup_epochs": 0,
+        "task.options.queue_size": 16384,
+    })  # fmt: skip
+    ablated = {"model.head_options.use_batch_norm": False, "dtype": "bfloat16"}
+    assert changed("control") == ablated
+    assert changed("queue_128k") == pytest.approx({
+        **ablated, "task.options.queue_size": 131072, "optim.lr": 3.2, "optim.warmup_from": 0.2,
+        "optim.final_lr": 0.0032,
+    })  # fmt: skip
+    assert changed("no_nn_no_multicrop") == {
+        **ablated, "task.options.uses_neighbors": False, "views.num_local": 0,
+        "views.global_scale": (0.14, 1.0),
+    }  # fmt: skip
+    for row in module.get_sweep()["rows"]:  # from any variant, a row is the script of its name
+        config = module.get_config("mlp_no_mlp")
+        config.update_from_flattened_dict(row["overrides"])
+        assert common.flatten(config) == configs[row["name"]]
 
 
 PLESTED = [name for name in CONFIGS if name.startswith("plested_")]
@@ -153,13 +187,20 @@ def test_a_search_tries_dials_that_can_be_meant(name):
 def test_images_of_the_experiment_pass_its_augmentation(name):
     """The smoke runs see the digits alone, which have one channel."""
     config = importlib.import_module(f"configs.{name}").get_config()
-    shape = (32, 32, 1 if name == "digits" else 3)
-    train_augment, eval_augment = make_augment(
-        shape, 10, config.data.mean, config.data.std, Options(**config.augment)
-    )
+    shape = (32, 32, 1 if name.endswith("digits") else 3)
+    pixels = config.data.mean, config.data.std
+    train_augment, eval_augment = make_augment(shape, 10, *pixels, Options(**config.augment))
     images = jax.ShapeDtypeStruct((2, *shape), jnp.uint8)
     batch = {"image": images, "label": jax.ShapeDtypeStruct((2,), jnp.int32)}
     rngs = jax.random.split(jax.random.key(0), 2)
+    if config.task.name in TAKE_VIEWS:
+        views = ViewSet(**config.views)
+        out = jax.eval_shape(
+            make_view_augment(shape[-1], *pixels, views), rngs, jax.random.key(1), batch
+        )
+        sizes = [x.shape[1] for x in (*out["global"], *out["local"])]
+        assert sizes == [views.global_size] * 2 + [views.local_size] * views.num_local
+        return
     trained = jax.eval_shape(train_augment, rngs, jax.random.key(1), batch)["image"]
     for out in (trained, jax.eval_shape(eval_augment, images)):
         assert (out.shape, out.dtype) == (images.shape, jnp.float32)

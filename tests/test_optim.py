@@ -242,6 +242,55 @@ def test_l2_sp_keeps_the_start_of_what_it_pulls_alone():
     np.testing.assert_array_equal(start, params["head"]["kernel"])
 
 
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        (
+            (3.0, -4.0),
+            [(2.99910000, -4.00108571), (3.00383550, -4.02065149), (3.00315637, -4.01961718)],
+        ),
+        (
+            (0.0, 0.0),
+            [(-0.18, -0.24), (-2.77063861, -3.69644026), (-3.25679146, -4.34018494)],
+        ),
+    ],
+    ids=["", "from zero"],
+)
+def test_larc_is_the_vector_of_self_classifier(start, expected):
+    rates = jnp.array([0.3, 4.8, 1.0])
+    params = {"w": jnp.array(start)}
+    tx = optim.make_optimizer(params, lambda step: rates[step], "larc", weight_decay=0.01)
+    state = tx.init(params)
+    for gradient, after in zip(((0.6, 0.8), (-0.3, 0.1), (0.05, -0.2)), expected, strict=True):
+        updates, state = tx.update({"w": jnp.array(gradient)}, state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(params["w"], after, rtol=2e-7, atol=1e-7)
+
+
+def test_larc_by_parameter():
+    """Each has its own norms and decay, none is left out, and what is zero does not turn to NaN."""
+    params = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([[2.0]]), "c": jnp.zeros(2)}
+    grads = {"a": jnp.array([1.0, 0.0]), "b": jnp.zeros((1, 1)), "c": jnp.array([0.5, 0.0])}
+    tx = optim.make_optimizer(
+        params, lambda step: 2.0, "larc", momentum=0.0, trust_coefficient=0.01,
+        weight_decay={"a": 0.1, "b": 0.0, "c": 0.1},
+    )  # fmt: skip
+    updates, _ = tx.update(grads, tx.init(params), params)
+    factor = 0.01 * 5 / (1 + 0.1 * 5)
+    np.testing.assert_allclose(updates["a"], [-2 * factor * 1.3, -2 * factor * 0.4], rtol=1e-6)
+    np.testing.assert_array_equal(updates["b"], jnp.zeros((1, 1)))
+    np.testing.assert_allclose(updates["c"], [-1.0, 0.0])
+
+
+def test_clipping_of_each_parameter_by_itself():
+    params = {"a": jnp.ones(2), "b": jnp.ones(1)}
+    grads = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([0.5])}
+    tx = optim.make_optimizer(params, lambda step: 1.0, momentum=0.0, clip_tensor_norm=1.0)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_allclose(updates["a"], [-0.6, -0.8], rtol=1e-6)
+    np.testing.assert_array_equal(updates["b"], [-0.5])
+
+
 def test_clipping_is_by_global_norm():
     params = make_params()
     gradients = make_gradients(params, 1, size=50.0)

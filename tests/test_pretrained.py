@@ -272,6 +272,36 @@ def test_head_may_be_skipped_where_there_is_none():
     assert set(variables["params"]) == {"backbone"}
 
 
+@pytest.mark.slow
+def test_self_classifier_release_with_its_heads():
+    options = dict(num_clusters=(3, 5), hidden_dim=6, dim=4)
+    model = get_model(3, "resnet20", "projection", head_options=options)
+    variables = model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)), train=False)
+    random = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: random.random(x.shape, np.float32), variables)
+    state_dict = pretrained.to_torch(variables, model)
+    release = {
+        "module." + (name.removeprefix("linear.") if "linear." in name else f"backbone.{name}"): v
+        for name, v in state_dict.items()
+    }
+    heads = {name: v.shape for name, v in release.items() if "backbone" not in name}
+    assert heads == {
+        "module.mlp_head.mlp.0.weight": (6, 64), "module.mlp_head.mlp.0.bias": (6,),
+        **{f"module.mlp_head.mlp.1.{leaf}": (6,) for leaf in (
+            "weight", "bias", "running_mean", "running_var"
+        )},
+        "module.mlp_head.mlp.3.weight": (4, 6), "module.mlp_head.mlp.3.bias": (4,),
+        "module.cls_0.weight_g": (3, 1), "module.cls_0.weight_v": (3, 4),
+        "module.cls_1.weight_g": (5, 1), "module.cls_1.weight_v": (5, 4),
+    }  # fmt: skip
+    back = pretrained.from_torch(release, model, 8)
+    for ours, theirs in zip(*map(jax.tree.leaves, (back, variables)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # The classifiers can be left out, and nothing else with them.
+    kept = pretrained.from_torch(release, model, 8, skip=("^head.cls_",))
+    assert "mlp_head" in kept["params"]["head"]
+
+
 def test_detectron2_names():
     resnet50 = get_model(2, "resnet50")
     shapes = jax.eval_shape(

@@ -89,6 +89,47 @@ def test_warmup_then_the_schedule_at_its_own_step():
     np.testing.assert_allclose(rates(schedule, [0, 1, 3, 4, 5, 6]), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "lr", "start", "expected"),
+    [
+        (100, 4.8, 0.3, {
+            0: 0.3, 1: 0.301438159, 313: 0.750143816, 3129: 4.8, 3130: 4.8, 3131: 4.799999985,
+            15650: 2.818738871, 31299: 0.004800015,
+        }),
+        (800, 3.2, 0.2, {1: 0.200958773, 313: 0.500095877, 125200: 1.633379689}),
+    ],
+)  # fmt: skip
+def test_rates_of_self_classifier(epochs, lr, start, expected):
+    schedule = make_schedule(
+        "cosine", lr, epochs * 313, lambda epoch: 313 * epoch, warmup_steps=3130,
+        warmup_from=start, final_lr=lr / 1000, decay_after_warmup=True,
+    )  # fmt: skip
+    np.testing.assert_allclose(rates(schedule, expected), list(expected.values()), rtol=3e-7)
+
+
+def test_decay_after_warmup_step_by_step():
+    def make(name, **options):
+        return make_schedule(
+            name, 1.0, 10, lambda epoch: 2 * epoch, warmup_steps=4, warmup_from=0.2, final_lr=0.1,
+            decay_after_warmup=True, **options,
+        )  # fmt: skip
+
+    up = [0.2, 0.4666667, 0.7333333, 1.0]
+    down = [1.0, 0.9397114, 0.775, 0.55, 0.325, 0.1602886]
+    np.testing.assert_allclose(rates(make("cosine"), range(10)), up + down, rtol=1e-6)
+    down = [1 - 0.15 * step for step in range(6)]
+    np.testing.assert_allclose(rates(make("linear"), range(10)), up + down, rtol=1e-6)
+
+
+def test_final_lr_by_epochs():
+    """The earlier version of Self-Classifier on CIFAR-10."""
+    schedule = make_schedule(
+        "cosine", 3.2, 1600, lambda epoch: 2 * epoch, per_epoch=True, final_lr=0.032
+    )
+    expected = [3.2, 3.2, (3.2 + 0.032) / 2, 0.032 + 3.168 * math.cos(math.pi / 4) ** 2]
+    np.testing.assert_allclose(rates(schedule, [0, 1, 800, 801]), expected, rtol=1e-6)
+
+
 def test_epochs_shorter_than_a_step():
     schedule = make_schedule(
         "step", 1.0, 3, lambda e: math.ceil(e / 2), milestones=(2, 4), per_epoch=True
