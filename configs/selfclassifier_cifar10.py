@@ -1,6 +1,6 @@
 """Self-Classifier on CIFAR-10.
 
-    python main.py --config=configs/selfclassifier_cifar10.py --workdir=runs/sc --config.data_dir=DIR
+    python main.py --config=configs/selfclassifier_cifar10.py --workdir=runs/s --config.data_dir=DIR
 
 For one GPU: ResNet-18 for small images, 800 epochs. There is no published recipe of this version
 of the method for CIFAR: the objective, the queue, LARC and the rule of the rates are those of the
