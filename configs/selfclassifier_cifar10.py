@@ -46,6 +46,7 @@ def get_config(arg: str = ""):
         config.data.image_size, views.global_size = 16, 16
         config.model.backbone = "resnet20"
         options.num_clusters, options.hidden_dim = (10,) * 8, 512
+        options.evaluated = -1
         config.task.options.uses_neighbors = False
         selfclassifier_common.use_adamw(config)
         config.total_epochs, config.optim.warmup_epochs = 30.0, 1.0

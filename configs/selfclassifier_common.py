@@ -57,7 +57,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.data.unlabelled, config.data.fit_split = False, ""
     config.model.backbone = "resnet20"
     options = config.model.head_options
-    options.num_clusters, options.hidden_dim, options.dim = (10, 12), 16, 8
+    options.num_clusters, options.hidden_dim, options.dim = (10, 10), 16, 8
     views = config.views
     views.num_local = min(views.num_local, 1)
     views.global_size, views.local_size = 8, 4

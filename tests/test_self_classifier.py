@@ -179,7 +179,8 @@ def test_fixed_class_vectors_are_stored_apart_and_at_unit_norm(frame):
     ("options", "message"),
     [
         (dict(num_clusters=(10, 1)), r"num_clusters must be at least 2 in every classifier"),
-        (dict(evaluated=2), "evaluated=2 must be in 0 ... 1"),
+        (dict(evaluated=2), "evaluated=2 must be in -1 ... 1"),
+        (dict(evaluated=-1), "evaluated=-1 compares losses"),
         (dict(num_layers=-1), "num_layers must be at least 0, got -1"),
         (dict(dim=0), "dim must be at least 1, got 0"),
         (dict(frame="spiral"), "unknown frame 'spiral'"),
@@ -280,6 +281,33 @@ def test_the_loss_is_the_mean_over_classifiers(task, run):
     np.testing.assert_array_equal(rows["label"][:BATCH], batch["label"])
     np.testing.assert_array_equal(rows["index"][:BATCH], batch["index"])
     assert queue.pointer == BATCH and not queue.is_full and metrics["neighbor_accuracy"] == 0
+
+
+@pytest.mark.slow
+def test_the_classifier_with_the_smallest_loss_is_evaluated():
+    model = make_model(num_clusters=(4, 4, 4), evaluated=-1)
+    task, batch = get_task("self_classifier", model, queue_size=8), make_batch()
+    state = make_state(task)
+    _, _, state, _ = loss_and_grads(task)(state, batch)
+    losses = state[1]["batch_stats"]["head"]["losses"]
+    expected = []
+    for number in range(3):
+        alone = get_task("self_classifier", make_model(num_clusters=(4,)), queue_size=8)
+        own = {**make_state(task)[0]}
+        own["head"] = {"mlp_head": own["head"]["mlp_head"], "cls_0": own["head"][f"cls_{number}"]}
+        value, *_ = loss_and_grads(alone)((own, *make_state(alone)[1:]), batch)
+        expected.append(0.1 * value)  # the running mean starts at zero
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    images = batch["global"][0]
+    logits = model.apply({"params": state[0], **state[1]}, images, train=False)["logits"]
+    best = int(np.argmin(losses))
+    chosen = make_model(num_clusters=(4, 4, 4), evaluated=best)
+    rest = {**state[1], "batch_stats": {**state[1]["batch_stats"]}}
+    head = {k: v for k, v in rest["batch_stats"]["head"].items() if k != "losses"}
+    rest["batch_stats"]["head"] = head
+    np.testing.assert_array_equal(
+        logits, chosen.apply({"params": state[0], **rest}, images, train=False)["logits"]
+    )
 
 
 def test_a_full_queue_replaces_the_first_view(task, run):

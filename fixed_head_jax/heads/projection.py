@@ -6,6 +6,7 @@ Submodules and their parameters are named as in the released checkpoints.
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -112,7 +113,9 @@ class Projection(nn.Module):
         num_classes: K of the one classifier, unless `num_clusters` says otherwise.
         num_clusters: classes of every classifier, e.g. (1000, 2000, 4000, 8000); () is one of
             `num_classes`.
-        evaluated: number of the classifier whose logits the call gives.
+        evaluated: number of the classifier whose logits the call gives; -1 is the one with the
+            smallest training loss, a running mean that the task keeps in `batch_stats`. All then
+            have the same number of classes.
         num_layers: linear layers of the MLP; with 0 the embeddings are the features at unit norm.
         hidden_dim: outputs of all layers but the last.
         dim: D, of the embeddings (with `num_layers=0`: that of the features).
@@ -144,8 +147,13 @@ class Projection(nn.Module):
         sizes = self.clusters
         if min(sizes) < 2:
             raise ValueError(f"num_clusters must be at least 2 in every classifier, got {sizes}")
-        if not 0 <= self.evaluated < len(sizes):
-            raise ValueError(f"evaluated={self.evaluated} must be in 0 ... {len(sizes) - 1}")
+        if not -1 <= self.evaluated < len(sizes):
+            raise ValueError(f"evaluated={self.evaluated} must be in -1 ... {len(sizes) - 1}")
+        if self.evaluated == -1 and len(set(sizes)) > 1:
+            raise ValueError(
+                f"evaluated=-1 compares losses, but classifiers of {sizes} classes have different "
+                "ones; give all the same number in num_clusters, or set evaluated"
+            )
         for key, minimum in (("num_layers", 0), ("hidden_dim", 1), ("dim", 1)):
             if getattr(self, key) < minimum:
                 raise ValueError(f"{key} must be at least {minimum}, got {getattr(self, key)}")
@@ -174,6 +182,8 @@ class Projection(nn.Module):
         )  # fmt: skip
         for number, size in enumerate(self.clusters):
             setattr(self, f"cls_{number}", Classifier(size, self.frame))
+        if self.evaluated == -1:
+            self.losses = self.variable("batch_stats", "losses", jnp.zeros, len(self.clusters))
 
     def embed(self, features: Float[Array, "b d"], train: bool) -> Float[Array, "b e"]:
         """Returns the embeddings, at unit norm."""
@@ -187,4 +197,7 @@ class Projection(nn.Module):
         )
 
     def __call__(self, features: Float[Array, "b d"]) -> Float[Array, "b k"]:
-        return self.classify(self.embed(features, train=False))[self.evaluated]
+        logits = self.classify(self.embed(features, train=False))
+        if self.evaluated == -1:
+            return jnp.stack(logits)[jnp.argmin(self.losses.value)]
+        return logits[self.evaluated]

@@ -12,6 +12,7 @@ from fixed_head_jax.parallel import AXIS
 from fixed_head_jax.tasks.task import Task
 
 _MONITORED_VIEW = 1  # the first view may have been replaced by a neighbour
+_MOMENTUM = 0.9  # of the running means of the losses
 
 
 def self_classifier(
@@ -38,11 +39,11 @@ def self_classifier(
     Returns:
         The task. Its batches hold "global" and "local", tuples of images [B, H, W, C], one per
         view, "label", which only metrics see, and "index". The loss is the mean over classifiers
-        of `self_classifier_loss` on the batch of all devices. Metrics: `loss`; of the evaluated
-        classifier on the second view of the global batch `used_classes` (how many), and
-        `class_entropy` of that distribution, of at most 1 (all alike); with a queue
-        `neighbor_accuracy`, the share of neighbours (percent) with the image's label, 0 until the
-        queue is full.
+        of `self_classifier_loss` on the batch of all devices. Metrics: `loss`; `used_classes`, how
+        many classes the second view of the global batch is put into, and `class_entropy` of that
+        distribution, at most 1 (all alike), both of the evaluated classifier (of the first, where
+        that is chosen by its loss); with a queue `neighbor_accuracy`, the share of neighbours
+        (percent) with the image's label, 0 until the queue is full.
 
     Raises:
         ValueError: if a value is out of its range, or the model has another head.
@@ -93,7 +94,9 @@ def self_classifier(
             for x in logits
         ]
         mean_loss = sum(losses) / len(losses)
-        metrics |= {"loss": mean_loss, **_usage(logits[model.head.evaluated])}
+        if model.head.evaluated == -1:
+            model_state = _keep_losses(model_state, losses)
+        metrics |= {"loss": mean_loss, **_usage(logits[max(model.head.evaluated, 0)])}
         return mean_loss, (model_state, task_state, metrics)
 
     def check(batch_size, num_examples, num_devices, accumulation_steps):
@@ -127,6 +130,15 @@ def _embed(model, params, model_state, views):
         method="embed",
     )  # fmt: skip
     return embeddings, {**model_state, **updates}
+
+
+def _keep_losses(model_state, losses):
+    """Updates the running mean of every classifier's loss, which the head chooses one by."""
+    losses = lax.pmean(lax.stop_gradient(jnp.stack(losses)), AXIS)
+    stats = model_state["batch_stats"]
+    kept = _MOMENTUM * stats["head"]["losses"] + (1 - _MOMENTUM) * losses
+    head = {**stats["head"], "losses": kept}
+    return {**model_state, "batch_stats": {**stats, "head": head}}
 
 
 def _find_neighbors(embeddings, queue, batch, uses_neighbors):
