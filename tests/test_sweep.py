@@ -231,6 +231,25 @@ def test_table_of_a_part_and_published_column():
     assert len({len(line) for line in lines}) == 1
 
 
+def test_a_sweep_may_compare_another_metric(tmp_path, capsys):
+    """Also one of an earlier stage, with what else that stage measured beside it."""
+    sweep = make_sweep(metric="pretrain/eval/acc")
+    results = [
+        {
+            **result,
+            "pretrain/eval/acc": result["accuracy"],
+            "pretrain/eval/nmi": 50.0,
+            "eval/ami": 1,
+        }
+        for result in all_results()
+    ]
+    header = sweep_table(sweep, results).splitlines()[0]
+    assert "ACC (%)" in header and "NMI" in header
+    assert "accuracy" not in header and "AMI" not in header
+    run_sweep(sweep, Runs(), tmp_path)
+    assert "linear seed 0 acc 98.25 %" in capsys.readouterr().out
+
+
 def test_csv_holds_the_unrounded_numbers(tmp_path):
     run_sweep(make_sweep(), Runs(), tmp_path)
     with (tmp_path / "sweep.csv").open() as file:
