@@ -1,12 +1,12 @@
 """k-means clusters of features: the baseline for classes that are learned without labels."""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int, Real
 
 
 def kmeans_clusters(
-    train_features: Float[np.ndarray, "m d"],
-    features: Float[np.ndarray, "n d"],
+    train_features: Real[np.ndarray, "m d"],
+    features: Real[np.ndarray, "n d"],
     num_clusters: int,
     seed: int = 0,
 ) -> Int[np.ndarray, " n"]:
