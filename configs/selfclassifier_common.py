@@ -31,7 +31,7 @@ def use_adamw(config: ConfigDict) -> None:
 
 
 def leave_random(config: ConfigDict) -> None:
-    """Leaves every parameter as it is drawn, and fits the batch statistics in three epochs."""
+    """Leaves every parameter as it is drawn; three epochs bring the batch statistics near."""
     config.optim.lr = config.optim.warmup_from = config.optim.final_lr = 0.0
     config.total_epochs, config.optim.warmup_epochs = 3.0, 0.0
 

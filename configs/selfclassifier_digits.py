@@ -10,7 +10,7 @@ Measured (results/selfclassifier.md): better than k-means on pixels.
 Unlike the ImageNet recipe: AdamW; eight classifiers of ten classes, of which the one with the
 smallest loss counts, without a look at labels; and no neighbours, which join different digits where
 a queue can only hold some hundred images. All are rows of the sweep. Variant
-`random` leaves the network as it is drawn (its batch statistics fit the images), for comparison.
+`random` leaves the network as it is drawn (three epochs move its batch statistics), for comparison.
 
 Source: Amrani, Karlinsky and Bronstein, ECCV 2022, https://arxiv.org/abs/2103.10994.
 """

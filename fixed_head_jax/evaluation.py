@@ -92,16 +92,16 @@ def make_evaluate(
 
 def _measure(evaluators, collects, models, arrays):
     """Returns the metrics of the feature evaluators."""
-    metrics = {}
-    for key, variables in models.items():  # one by one: features are large
+
+    def measure(key):  # features are large: those of one model are freed before the next
         collected = {
-            split: collect({key: variables}, arrays[split]) for split, collect in collects.items()
+            split: collect({key: models[key]}, arrays[split]) for split, collect in collects.items()
         }
         outputs = {split: {**x[key], "label": x["label"]} for split, x in collected.items()}
-        for evaluator in evaluators.values():
-            values = evaluator.metrics(outputs)
-            metrics |= {f"{key}/{metric}": float(value) for metric, value in values.items()}
-    return metrics
+        values = [evaluator.metrics(outputs) for evaluator in evaluators.values()]
+        return {f"{key}/{name}": float(v) for found in values for name, v in found.items()}
+
+    return {name: value for key in models for name, value in measure(key).items()}
 
 
 def _class_vectors(model, augment, image_shape, variables):

@@ -103,6 +103,14 @@ def test_scripts_of_self_classifier():
         **ablated, "task.options.uses_neighbors": False, "views.num_local": 0,
         "views.global_scale": (0.14, 1.0),
     }  # fmt: skip
+    # The probe takes back what the first stage may have been given.
+    config = module.get_config()
+    config.model.head_options.evaluated, config.task.options.eps = 1, 0.0
+    config.update_from_flattened_dict(module.get_stages()[1]["overrides"])
+    assert {k: v for k, v in config.model.head_options.items() if v is not None} == {
+        "kernel_init": "normal"
+    }
+    assert not [value for value in config.task.options.values() if value is not None]
     for row in module.get_sweep()["rows"]:  # from any variant, a row is the script of its name
         config = module.get_config("mlp_no_mlp")
         config.update_from_flattened_dict(row["overrides"])

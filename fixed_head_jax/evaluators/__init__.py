@@ -217,6 +217,11 @@ def _superclasses(setting: Setting) -> Evaluator:
     if not setting.superclass_dir:
         raise ValueError("evaluator 'superclasses' reads a class hierarchy; set superclass_dir")
     hierarchy = superclasses.read_hierarchy(setting.superclass_dir)
+    if not set(hierarchy.classes) & set(setting.class_names):
+        raise ValueError(
+            f"superclass_dir={setting.superclass_dir!r} has none of the classes of the data set, "
+            f"such as {setting.class_names[0]!r}"
+        )
 
     def metrics(totals, contexts, kernel):
         del contexts, kernel
@@ -280,6 +285,7 @@ EVALUATORS = {
     "kmeans": partial(_kmeans, reads="features"),
     "kmeans_pixels": partial(_kmeans, reads="pixels"),
 }
+READ_LABELS = ("classification", "shots")  # they take predicted classes for labels
 # Metrics of which larger is better, that the best checkpoint may be chosen by.
 RISING_METRICS = {
     "classification": ("accuracy", "top5_accuracy"),

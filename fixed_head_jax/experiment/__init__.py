@@ -1,5 +1,6 @@
 """From a config to everything the loop needs, checked before anything is compiled."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from fixed_head_jax.data.sampling import check_sizes, epoch_start
 from fixed_head_jax.evaluation import make_collect, make_evaluate, select_probabilities
 from fixed_head_jax.evaluators import (
     EVAL,
+    READ_LABELS,
     RISING_METRICS,
     TRAIN,
     FeatureEvaluator,
@@ -82,6 +84,11 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
             f"task {config.task.name!r} learns labels, which data.unlabelled=True says are not "
             "known; set it to False or choose another task"
         )
+    if takes_views and config.save_predictions:
+        raise ValueError(
+            "save_predictions keeps probabilities of the labels, which a task without labels does "
+            "not predict; set save_predictions=False"
+        )
     task = get_task(config.task.name, model, **_options(config.task.options))
     task.check(config.batch_size, len(source), mesh.size, config.accumulation_steps)
     rising = [metric for name in task.evaluators for metric in RISING_METRICS.get(name, ())]
@@ -144,8 +151,10 @@ def _make_evaluates(config, model, task_evaluators, augment, splits, mesh):
     source = splits.fit.source
     datasets = {TRAIN: splits.fit, EVAL: splits.eval}
 
+    train = splits.fit if splits.train.source.unlabelled else splits.train
+
     def class_counts():
-        return np.bincount(source.labels, minlength=source.num_classes)
+        return np.bincount(train.source.labels, minlength=source.num_classes)
 
     setting = Setting(
         source.num_classes, class_counts, source.class_names, config.superclass_dir, config.seed
@@ -172,10 +181,16 @@ def _reads_train(evaluator):
 
 
 def _check_evaluator(name, evaluator, model, fit_data):
+    takes_views = hasattr(model.head, "embed")
     if getattr(evaluator, "reads_kernel", False) and not hasattr(model.head, "class_vectors"):
         raise ValueError(
             f"evaluator {name!r} compares features with class vectors, but the head compares "
             "embeddings; leave it out"
+        )
+    if takes_views and name in READ_LABELS:
+        raise ValueError(
+            f"evaluator {name!r} takes predictions for labels, but they are classes found without "
+            "them; leave it out"
         )
     if _reads_train(evaluator) and fit_data.source.unlabelled:
         raise ValueError(
@@ -221,8 +236,17 @@ def _check_sizes(config, num_devices):
         )
     if not config.total_steps and config.total_epochs <= 0:
         raise ValueError(f"total_epochs must be positive, got {config.total_epochs}")
+    if config.class_grids < 0 or config.class_grid_images != _root(config.class_grid_images) ** 2:
+        raise ValueError(
+            "class_grids must be at least 0 and class_grid_images a square number, got "
+            f"{config.class_grids} and {config.class_grid_images}"
+        )
     if not 0 <= config.ema_decay < 1:
         raise ValueError(f"ema_decay must be in [0, 1), got {config.ema_decay}")
+
+
+def _root(number):
+    return math.isqrt(number) if number > 0 else 1
 
 
 def _event_steps(every_epochs, starts, total_steps):

@@ -43,7 +43,7 @@ def self_classifier(
         many classes the second view of the global batch is put into, and `class_entropy` of that
         distribution, at most 1 (all alike), both of the evaluated classifier (of the first, where
         that is chosen by its loss); with a queue `neighbor_accuracy`, the share of neighbours
-        (percent) with the image's label, 0 until the queue is full.
+        (percent) with the image's label, 0 until the queue is full and without labels.
 
     Raises:
         ValueError: if a value is out of its range, or the model has another head.
@@ -149,7 +149,8 @@ def _find_neighbors(embeddings, queue, batch, uses_neighbors):
     if uses_neighbors:
         first = jnp.where(queue.is_full, neighbors, embeddings[0])
         embeddings = jnp.concatenate([first[None], embeddings[1:]])
-    accuracy = 100 * jnp.mean(neighbor_labels == labels) * queue.is_full
+    is_same = (neighbor_labels == labels) & (labels >= 0)  # -1 stands for an unknown one
+    accuracy = 100 * jnp.mean(is_same) * queue.is_full
     queue = neighbor_queue.push(queue, queries, labels, indices, AXIS)
     return embeddings, queue, {"neighbor_accuracy": accuracy}
 
