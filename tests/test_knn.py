@@ -41,7 +41,7 @@ def make_clusters(bank_size=203, num_queries=61, dim=9, num_classes=8):
     return arrays
 
 
-@pytest.mark.parametrize("bank_block, query_block", [(203, 61), (64, 7), (50, 60), (9, 1000)])
+@pytest.mark.parametrize("bank_block, query_block", [(203, 61), (64, 7), (9, 1000)])
 def test_equals_brute_force_at_any_block_size(bank_block, query_block):
     data = make_clusters()
     ks = (1, 5, 20, 203)
@@ -51,14 +51,14 @@ def test_equals_brute_force_at_any_block_size(bank_block, query_block):
     assert knn_accuracy(*data, 8, ks, **blocks) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("temperature", [0.05, 1.0, 100.0])
+@pytest.mark.parametrize("temperature", [0.05, 100.0])
 def test_temperature(temperature):
-    data, ks = make_clusters(), (30, 100)
+    data, ks = make_clusters(), (30, 203)
     expected = brute_force(*data, 8, ks, temperature)
     assert knn_accuracy(*data, 8, ks, temperature) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("bank_block", [5, 16, 96])
+@pytest.mark.parametrize("bank_block", [5, 96])
 def test_ties_go_to_the_lower_index(bank_block):
     # Four entries of +-1 of eight make norms of 2: every similarity is exact, few differ.
     rng = np.random.default_rng(1)
@@ -85,10 +85,10 @@ def test_bank_of_another_type(dtype):
 
 
 def test_padding_is_no_neighbour():
-    # Every similarity is negative, so that zeros would be nearer.
+    # Every similarity is negative: zeros would be nearer, and vote for the class of the last row.
     bank = -np.ones((5, 3), np.float32) - np.eye(5, 3, dtype=np.float32)
-    labels = np.array([1, 1, 2, 2, 2])
-    queries, truth = np.ones((3, 3), np.float32), np.array([2, 2, 1])
+    labels = np.array([1, 1, 1, 2, 0])
+    queries, truth = np.ones((3, 3), np.float32), np.array([1, 1, 2])
     result = knn_accuracy(bank, labels, queries, truth, 3, (5,), bank_block=3, query_block=2)
     assert result == pytest.approx({"knn_5": 200 / 3, "knn_5_top5": 100.0})
 
