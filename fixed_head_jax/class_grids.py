@@ -31,6 +31,14 @@ class RankedClass(NamedTuple):
     size: int
 
 
+def check(count: int, images_per_class: int) -> None:
+    """Raises ValueError unless so many grids can be drawn, of so many images."""
+    if count < 1:
+        raise ValueError(f"count must be >= 1, got {count}")
+    if images_per_class < 1 or math.isqrt(images_per_class) ** 2 != images_per_class:
+        raise ValueError(f"images_per_class must be a square such as 9, got {images_per_class}")
+
+
 def rank_classes(
     predictions: Integer[np.ndarray, " n"],
     assigned: Integer[np.ndarray, " p"],
@@ -129,10 +137,7 @@ def draw_class_grids(
     Source: Amrani et al. 2022, the released code. There the original files are drawn, here the
     images as evaluation sees them.
     """
-    if count < 1:
-        raise ValueError(f"count must be >= 1, got {count}")
-    if images_per_class < 1 or math.isqrt(images_per_class) ** 2 != images_per_class:
-        raise ValueError(f"images_per_class must be a square such as 9, got {images_per_class}")
+    check(count, images_per_class)
     folder, names = Path(folder), [_name(label, class_names) for label in assigned]
     ranked = rank_classes(predictions, assigned, labels, images_per_class)
     shown = [one for one in ranked[:count] if one.size >= images_per_class]

@@ -212,13 +212,12 @@ def _select(names, images, outputs):
 
 def _make_collects(model, evaluators, augment, datasets, batch_size, mesh):
     """Returns `collect` by split, of all that the feature evaluators read."""
-    names = sorted({evaluator.reads for evaluator in evaluators.values()})
-    splits = {split for evaluator in evaluators.values() for split in evaluator.splits}
-    select = partial(_select, names)
+    if not evaluators:
+        return {}
+    select = partial(_select, sorted({evaluator.reads for evaluator in evaluators.values()}))
     return {
         split: make_collect(model, select, augment, dataset, batch_size, mesh)
         for split, dataset in datasets.items()
-        if split in splits
     }
 
 

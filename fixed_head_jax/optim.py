@@ -86,15 +86,12 @@ def make_optimizer(
     if not any(jax.tree.leaves(is_trained)):
         raise ValueError("all parameters are frozen; leave some of them to train")
     eps = 1e-8 if eps is None else eps
+    decay = _decay(name, weight_decay, trust_coefficient, eps)
     pull = _by_value(pull_to_start, l2_sp)
-    decay = _by_value(optax.add_decayed_weights, weight_decay) + pull
-    larc = _by_value(
-        partial(scale_by_larc, trust_coefficient=trust_coefficient, eps=eps),
-        weight_decay, skip_zero=False,
-    )  # fmt: skip
+    decay = pull + decay if name == "larc" else decay + pull  # scaled with the gradient, or added
     stages = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     stages += [clip_by_tensor(clip_tensor_norm)] if clip_tensor_norm else []
-    stages += _rule(name, decay, pull + larc, momentum, nesterov, rms_decay, b1, b2, eps)
+    stages += _rule(name, decay, momentum, nesterov, rms_decay, b1, b2, eps)
     if _is_tree(schedule):
         stages += _by_value(optax.scale_by_learning_rate, schedule)
     else:
@@ -229,14 +226,22 @@ def _scale_by_plateau(plateau):
     return optax.GradientTransformation(lambda _: tx.init(jnp.zeros((), jnp.float32)), update)
 
 
-def _rule(name, decay, larc, momentum, nesterov, rms_decay, b1, b2, eps):
+def _decay(name, weight_decay, trust_coefficient, eps):
+    """Returns the stages of the weight decay; LARC's are the scaling that it is a part of."""
+    if name != "larc":
+        return _by_value(optax.add_decayed_weights, weight_decay)
+    larc = partial(scale_by_larc, trust_coefficient=trust_coefficient, eps=eps)
+    return _by_value(larc, weight_decay, skip_zero=False)
+
+
+def _rule(name, decay, momentum, nesterov, rms_decay, b1, b2, eps):
     """Returns the stages of the rule with those of the decay: before it, after it for AdamW."""
     trace = [optax.trace(momentum, nesterov)] if momentum else []
     rules = {
         "sgd": lambda: decay + trace,
         "rmsprop": lambda: decay + [optax.scale_by_rms(rms_decay, eps, eps_in_sqrt=False)] + trace,
         "adamw": lambda: [optax.scale_by_adam(b1, b2, eps)] + decay,
-        "larc": lambda: larc + trace,
+        "larc": lambda: decay + trace,
     }
     return lookup.build("optimizer", rules, name, {})
 

@@ -14,7 +14,7 @@ from fixed_head_jax.checkpoint import Checkpoints, Restored
 from fixed_head_jax.class_grids import draw_class_grids
 from fixed_head_jax.ensemble import PREDICTIONS_FILE, write_predictions
 from fixed_head_jax.evaluators import EVAL, TRAIN
-from fixed_head_jax.evaluators.clustering import assign_clusters
+from fixed_head_jax.evaluators.clustering import assign_clusters, contingency_matrix
 from fixed_head_jax.experiment import Run
 from fixed_head_jax.interval_log import IntervalLog
 from fixed_head_jax.step import TrainState
@@ -84,11 +84,11 @@ def _draw_classes(run: Run, folder: Path, programs: Programs, state: TrainState)
     if jax.process_index() != 0:
         return
     source, labels = run.eval_data.source, outputs["label"]
+    shape = outputs["eval"].shape[1], source.num_classes
     predictions = outputs["eval"].argmax(1)
-    counts = np.zeros((outputs["eval"].shape[1], source.num_classes))
-    np.add.at(counts, (predictions, labels), 1)
+    assigned = assign_clusters(contingency_matrix(predictions, labels, shape))
     draw_class_grids(
-        folder, predictions, assign_clusters(counts), labels, lambda index: source.read(index)[0],
+        folder, predictions, assigned, labels, lambda index: source.read(index)[0],
         source.class_names, run.config.class_grids, run.config.class_grid_images,
     )  # fmt: skip
 

@@ -20,6 +20,12 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """A folder for prepared datasets; the digits are prepared when they are first opened."""
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
 @pytest.fixture(scope="module")
 def tiny_backbone():
     """A ResNet-8, "tiny": everything the loop meets, compiled in seconds."""

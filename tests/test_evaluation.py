@@ -15,17 +15,12 @@ from fixed_head_jax.evaluators import (
     long_tail,
     neural_collapse,
 )
-from fixed_head_jax.evaluators.sums import class_sums
+from fixed_head_jax.evaluators.sums import class_sums, true_rank
 from fixed_head_jax.model import get_model
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 ALL = ("feature_norms", "neural_collapse", "neural_collapse_train", "shots", "decoupling")
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("tfds"))
 
 
 def make_config(data_dir, **overrides):
@@ -153,6 +148,12 @@ def test_a_second_evaluation_compiles_nothing(data_dir, caplog):
         assert evaluate(run, state) == first
     compiled = [record.message for record in caplog.records if "Compiling" in record.message]
     assert not compiled
+
+
+def test_rank_of_the_true_class():
+    scores = jnp.array([[1.0, 3, 2], [2, 2, 2], [2, 2, 2], [1, jnp.nan, 0], [1, 0, jnp.nan]])
+    ranks = true_rank(scores, jnp.array([2, 0, 2, 1, 0]))
+    np.testing.assert_array_equal(ranks, [1, 0, 2, 2, 1])
 
 
 def test_unknown_evaluator():

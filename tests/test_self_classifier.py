@@ -192,6 +192,47 @@ def test_the_model_rejects(options, message):
         make_model(**options)
 
 
+@pytest.mark.slow
+def test_transformers_embed_views_of_two_sizes():
+    model = get_model(
+        10, "vit_tiny", "projection", head_options=HEAD,
+        backbone_options={"image_size": 32, "patch_size": 8},
+    )  # fmt: skip
+    large, small = (
+        jnp.concatenate([images] * 3, -1)
+        for images in (
+            make_batch()["global"][0].repeat(4, 1).repeat(4, 2),
+            make_batch()["local"][0],
+        )
+    )
+    small = jnp.pad(small, ((0, 0), (0, 11), (0, 11), (0, 0)))  # 16 pixels
+    variables = model.init(jax.random.key(0), large, train=False)
+
+    @jax.jit
+    def embed(large, small):
+        return model.apply(
+            variables, [large, small], train=True, mutable=["batch_stats"], method="embed"
+        )[0]
+
+    embeddings = embed(large, small)
+    assert embeddings.shape == (2 * BATCH, 6)
+    np.testing.assert_allclose(jnp.linalg.norm(embeddings, axis=1), jnp.ones(8), rtol=1e-5)
+
+
+def test_mixed_precision_ends_before_the_head():
+    options = {"dtype": jnp.bfloat16}
+    model = get_model(10, "tiny", "projection", head_options=HEAD, backbone_options=options)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False)
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+    def classify(images):
+        embeddings = model.apply(variables, [images], train=False, method="embed")
+        return embeddings, model.apply(variables, embeddings, method="classify")
+
+    out = jax.eval_shape(classify, jnp.zeros((2, 8, 8, 1)))
+    assert {x.dtype for x in jax.tree.leaves(out)} == {jnp.dtype("float32")}
+
+
 # The task.
 
 

@@ -8,15 +8,12 @@ import pytest
 from PIL import Image
 
 from configs import selfclassifier_digits
-from fixed_head_jax import experiment, train
+from fixed_head_jax import experiment, train, transfer
+from fixed_head_jax.backbones import get_backbone
+from fixed_head_jax.experiment.training import make_training
 from tests.loops import final_state, logged, same_bits, stop_after
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
-
-
-@pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("tfds"))
 
 
 @pytest.fixture
@@ -122,6 +119,33 @@ def test_unlabelled_images_are_trained_on_and_others_fitted_to(make_config, tmp_
     assert train.train(experiment.build(config), tmp_path)["eval/knn_10"] >= 0
 
 
+@pytest.mark.slow
+def test_half_precision_trains(make_config, tmp_path):
+    config = make_config(dtype="bfloat16", total_steps=2)
+    result = train.train(experiment.build(config), tmp_path)
+    assert math.isfinite(result["eval/nmi"])
+    params = jax.tree.leaves(final_state(config, tmp_path).params)
+    assert {x.dtype for x in params} == {np.dtype("float32")}
+
+
+def test_decay_of_groups(make_config):
+    """Those of the release: none for biases and norms, another one for the backbone."""
+    config = make_config(**{
+        "optim.weight_decay": 0.1, "optim.no_decay": ("(bias|scale)$",),
+        "optim.decay_multipliers": (("^backbone/", 3.0),),
+    })  # fmt: skip
+    run = experiment.build(config)
+    params = jax.eval_shape(run.create_state).params
+    dials = transfer.Dials(**config.transfer)
+    layers = get_backbone(config.model.backbone).layers
+    plan = make_training(config, dials, params, layers, 10, lambda epoch: int(5 * epoch)).plan
+    backbone, head = plan.beta["backbone"], plan.beta["head"]
+    assert backbone["conv1"]["kernel"] == pytest.approx(0.3)
+    assert backbone["bn1"] == {"scale": 0, "bias": 0}
+    assert head["mlp_head"]["mlp.0"] == {"kernel": 0.1, "bias": 0}
+    assert head["cls_0"] == {"weight_v": 0.1, "weight_g": 0.1}  # gains keep theirs
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -133,7 +157,10 @@ def test_unlabelled_images_are_trained_on_and_others_fitted_to(make_config, tmp_
         ({"task.options.column_temperature": -1.0}, "column_temperature must be positive"),
         ({"save_predictions": True}, "set save_predictions=False"),
         ({"evaluators": ("shots",)}, "'shots' takes predictions for labels"),
-        ({"class_grids": 2, "class_grid_images": 10}, "class_grid_images a square number"),
+        ({"class_grids": 2, "class_grid_images": 10}, "images_per_class must be a square"),
+        ({"class_grids": -1}, "count must be >= 1, got -1"),
+        ({"evaluators": ("kmeans",), "data.fit_split": "train[:9]"}, "needs at least 10 images"),
+        ({"evaluators": ("knn",), "data.fit_split": "train[:9]"}, "needs at least 10 images"),
         ({"model.head_options.num_clusters": (10, 1)}, "num_clusters must be at least 2"),
         ({"accumulation_steps": 2}, "set accumulation_steps=1"),
         ({"augment.flip": True}, "takes views; set views"),

@@ -16,11 +16,6 @@ from tests.loops import final_state, logged, same_bits, stop_after
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 
-@pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("tfds"))
-
-
 @pytest.fixture
 def make_config(data_dir):
     def make(**overrides):

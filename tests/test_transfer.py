@@ -444,11 +444,6 @@ def test_new_layers_of_densenet_are_left_out_by_their_torch_names():
 # Whole runs, on a small network and the digits.
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("tfds"))
-
-
 @pytest.fixture
 def make_config(data_dir):
     def make(**overrides):

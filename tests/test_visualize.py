@@ -14,11 +14,6 @@ from fixed_head_jax.data.pictures import GUTTER, contact_sheet, write_png
 DIGITS = str(Path(__file__).parents[1] / "configs" / "digits.py")
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("tfds"))
-
-
 def cut(sheet, rows, columns, cell):
     """Returns the images [rows, columns, cell, cell, 3] of a sheet, and the strips below them."""
     height = (len(sheet) - GUTTER) // rows

@@ -15,7 +15,7 @@ from fixed_head_jax.evaluators import clustering, long_tail, neural_collapse, su
 from fixed_head_jax.evaluators.classification import classification_metrics, classification_sums
 from fixed_head_jax.evaluators.feature_norms import feature_norm_metrics, feature_norm_sums
 from fixed_head_jax.evaluators.kmeans import kmeans_clusters
-from fixed_head_jax.evaluators.knn import knn_accuracy
+from fixed_head_jax.evaluators.knn import KS, knn_accuracy
 from fixed_head_jax.evaluators.linear_probe import linear_probe_accuracy
 from fixed_head_jax.evaluators.sums import class_sums
 
@@ -61,16 +61,18 @@ class Evaluator(NamedTuple):
 class FeatureEvaluator(NamedTuple):
     """What to make of what the model gives for every example; computed once for all of this kind.
 
+    It reads both splits: it fits to `TRAIN` and measures on `EVAL`.
+
     Attributes:
         metrics: `{split: {"features" [N, D], "pixels" [N, H W C], "label" [N]}} -> {name: float}`,
             of the examples in order, numpy; of the first two what `reads` names.
         reads: "features" (float32) or "pixels" (levels).
-        splits: whose.
+        smallest_fit: number of `TRAIN` images that it needs, at least.
     """
 
     metrics: Callable
     reads: str = "features"
-    splits: tuple[str, ...] = (TRAIN, EVAL)
+    smallest_fit: int = 1
 
 
 class Setting(NamedTuple):
@@ -242,7 +244,7 @@ def _knn(setting: Setting) -> FeatureEvaluator:
             setting.num_classes,
         )  # fmt: skip
 
-    return FeatureEvaluator(metrics)
+    return FeatureEvaluator(metrics, smallest_fit=min(KS))
 
 
 def _linear_probe(setting: Setting) -> FeatureEvaluator:
@@ -255,7 +257,7 @@ def _linear_probe(setting: Setting) -> FeatureEvaluator:
             setting.num_classes, seed=setting.seed,
         )  # fmt: skip
 
-    return FeatureEvaluator(metrics)
+    return FeatureEvaluator(metrics, smallest_fit=2)
 
 
 def _kmeans(setting: Setting, reads: str) -> FeatureEvaluator:
@@ -268,7 +270,7 @@ def _kmeans(setting: Setting, reads: str) -> FeatureEvaluator:
         name = "kmeans" if reads == "features" else "kmeans_pixels"
         return {f"{name}/{key}": 100 * value for key, value in scores.items()}
 
-    return FeatureEvaluator(metrics, reads)
+    return FeatureEvaluator(metrics, reads, setting.num_classes)
 
 
 EVALUATORS = {

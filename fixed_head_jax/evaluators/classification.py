@@ -4,19 +4,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from fixed_head_jax.evaluators.sums import true_rank
+
 
 def classification_sums(
     logits: Float[Array, "b k"], labels: Int[Array, "b"], mask: Float[Array, "b"]
 ) -> dict[str, Float[Array, ""]]:
     """Sums over the examples of one batch; `mask` is 0 for padding, which may hold anything."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    true_logits = jnp.take_along_axis(logits, labels[:, None], axis=1)
-    # Classes ahead of the true one, or not comparable with it (NaN: a model that diverged is
-    # never right); ties count by index, as arg-max breaks them.
-    others = jnp.arange(logits.shape[1])[None, :] - labels[:, None]
-    ahead = ~(true_logits >= logits) | ((logits == true_logits) & (others < 0))
-    rank = jnp.sum(ahead & (others != 0), axis=1)
-    valid = mask > 0
+    rank, valid = true_rank(logits, labels), mask > 0
     return {
         "loss": jnp.sum(jnp.where(valid, losses, 0.0)),
         "correct": jnp.sum(jnp.where(valid, rank < 1, False).astype(jnp.float32)),

@@ -84,21 +84,28 @@ def _indices(name, values):
 
 
 def contingency_matrix(
-    predictions: Int[np.ndarray, "_"], labels: Int[np.ndarray, "_"]
-) -> Int[np.ndarray, "s s"]:
+    predictions: Int[np.ndarray, "_"],
+    labels: Int[np.ndarray, "_"],
+    shape: tuple[int, int] | None = None,
+) -> Int[np.ndarray, "p l"]:
     """Counts the examples of each cluster (row) and label (column).
 
-    Returns:
-        A square whose size is the largest index of either kind plus 1.
+    Args:
+        predictions: clusters, from 0.
+        labels: as many, from 0.
+        shape: (P, L), more than the largest of either; None is a square, one more than the largest
+            of both.
 
     Raises:
-        ValueError: on different lengths.
+        ValueError: on different lengths, or an index outside the shape.
     """
     if len(predictions) != len(labels):
         sizes = f"{len(predictions)} predictions and {len(labels)} labels"
         raise ValueError(f"got {sizes}; give one of each for every example")
-    size = int(max(predictions.max(), labels.max())) + 1
-    return np.bincount(predictions * size + labels, minlength=size * size).reshape(size, size)
+    if shape is None:
+        shape = (int(max(predictions.max(), labels.max())) + 1,) * 2
+    places = np.ravel_multi_index((predictions, labels), shape)
+    return np.bincount(places, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def assign_clusters(contingency: Shaped[np.ndarray, "p l"]) -> Int[np.ndarray, " p"]:

@@ -29,8 +29,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from fixed_head_jax.evaluators.sums import matmul
+from fixed_head_jax.evaluators.sums import matmul, true_rank
 
+KS = (10, 20, 100, 200)
 _NORM_MIN = 1e-12
 
 
@@ -40,7 +41,7 @@ def knn_accuracy(
     queries: Float[np.ndarray, "n d"],
     labels: Int[np.ndarray, " n"],
     num_classes: int,
-    ks: Sequence[int] = (10, 20, 100, 200),
+    ks: Sequence[int] = KS,
     temperature: float = 0.1,
     bank_block: int = 16384,
     query_block: int = 4096,
@@ -213,7 +214,6 @@ def _update(state, queries, block, start, bank_size):
 @partial(jax.jit, static_argnames=("num_classes", "ks"))
 def _hits(similarities, neighbors, labels, bank_labels, temperature, num_classes, ks):
     """Counts the queries whose class is first, and among the first five: [len(ks), 2]."""
-    classes = jnp.arange(num_classes)[None, :]
 
     def hits(arrays):
         similarities, neighbors, labels = arrays
@@ -223,9 +223,7 @@ def _hits(similarities, neighbors, labels, bank_labels, temperature, num_classes
         total, counts = jnp.zeros((labels.shape[0], num_classes), jnp.float32), []
         for first, last in zip((0, *ks), ks, strict=False):
             total = _add_votes(total, weights[:, first:last], neighbor_labels[:, first:last])
-            own = jnp.take_along_axis(total, jnp.maximum(labels, 0)[:, None], axis=1)
-            ahead = (total > own) | ((total == own) & (classes < labels[:, None]))
-            rank, valid = jnp.sum(ahead, axis=1), labels >= 0
+            rank, valid = true_rank(total, labels), labels >= 0
             counts.append(jnp.stack([jnp.sum(valid & (rank < top)) for top in (1, 5)]))
         return jnp.stack(counts)
 

@@ -28,7 +28,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from fixed_head_jax.evaluators.sums import matmul
+from fixed_head_jax.evaluators.sums import matmul, true_rank
 
 STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _STD_MIN = 1e-6
@@ -237,14 +237,10 @@ def _loss_and_gradient(probe, blocks, mask):
 @jax.jit
 def _hits(probe, blocks, mask):
     """Counts the examples in the mask whose class is first, and among the first five: [2]."""
-    classes = jnp.arange(probe.weights.shape[1])[None, :]
 
     def add(total, block):
         features, labels, mask = block
-        logits, own = _logits(probe, features), jnp.maximum(labels, 0)[:, None]
-        own_logits = jnp.take_along_axis(logits, own, axis=1)
-        ahead = ~(own_logits >= logits) | ((logits == own_logits) & (classes < own))
-        rank = jnp.sum(ahead & (classes != own), axis=1)
+        rank = true_rank(_logits(probe, features), labels)
         return total + jnp.stack([jnp.sum(mask & (rank < top)) for top in (1, 5)]), None
 
     return lax.scan(add, jnp.zeros(2, jnp.int32), (*blocks, mask))[0]

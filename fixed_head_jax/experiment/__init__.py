@@ -1,6 +1,5 @@
 """From a config to everything the loop needs, checked before anything is compiled."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from fixed_head_jax import parallel, pretrained, transfer
+from fixed_head_jax import class_grids, parallel, pretrained, transfer
 from fixed_head_jax.data import Dataset
 from fixed_head_jax.data.sampling import check_sizes, epoch_start
 from fixed_head_jax.evaluation import make_collect, make_evaluate, select_probabilities
@@ -79,20 +78,8 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     mix_steps = starts(config.augment.mix_off_epoch) if config.augment.mix_off_epoch else None
     augment, eval_augment = make_augments(config, source, takes_views, parallel.AXIS, mix_steps)
     check_mixing(config, model)
-    if source.unlabelled and not takes_views:
-        raise ValueError(
-            f"task {config.task.name!r} learns labels, which data.unlabelled=True says are not "
-            "known; set it to False or choose another task"
-        )
-    if takes_views and config.save_predictions:
-        raise ValueError(
-            "save_predictions keeps probabilities of the labels, which a task without labels does "
-            "not predict; set save_predictions=False"
-        )
     task = get_task(config.task.name, model, **_options(config.task.options))
-    task.check(config.batch_size, len(source), mesh.size, config.accumulation_steps)
-    rising = [metric for name in task.evaluators for metric in RISING_METRICS.get(name, ())]
-    check_choice("best_metric", config.best_metric, rising)
+    _check_task(config, task, source, mesh.size)
 
     total_steps = config.total_steps or starts(config.total_epochs)
     images = jnp.zeros((1, *source.image_shape), jnp.float32)
@@ -174,9 +161,29 @@ def _make_evaluates(config, model, task_evaluators, augment, splits, mesh):
     return evaluate, *make((*names, *config.final_evaluators))
 
 
+def _check_task(config, task, source, num_devices):
+    """Raises ValueError where a task does not go with the rest of its config."""
+    task.check(config.batch_size, len(source), num_devices, config.accumulation_steps)
+    rising = [metric for name in task.evaluators for metric in RISING_METRICS.get(name, ())]
+    check_choice("best_metric", config.best_metric, rising)
+    takes_views = config.task.name in TAKE_VIEWS
+    if source.unlabelled and not takes_views:
+        raise ValueError(
+            f"task {config.task.name!r} learns labels, which data.unlabelled=True says are not "
+            "known; set it to False or choose another task"
+        )
+    if takes_views and config.save_predictions:
+        raise ValueError(
+            "save_predictions keeps probabilities of the labels, which a task without labels does "
+            "not predict; set save_predictions=False"
+        )
+    if config.class_grids:
+        class_grids.check(config.class_grids, config.class_grid_images)
+
+
 def _reads_train(evaluator):
     if isinstance(evaluator, FeatureEvaluator):
-        return TRAIN in evaluator.splits
+        return True
     return any(one.split == TRAIN for one in evaluator.passes)
 
 
@@ -196,6 +203,12 @@ def _check_evaluator(name, evaluator, model, fit_data):
         raise ValueError(
             f"evaluator {name!r} needs labelled images to fit to; set data.fit_split to a split "
             "that has labels"
+        )
+    smallest = getattr(evaluator, "smallest_fit", 1)
+    if len(fit_data.source) < smallest:
+        raise ValueError(
+            f"evaluator {name!r} needs at least {smallest} images to fit to, got "
+            f"{len(fit_data.source)}; set data.fit_split or leave it out"
         )
 
 
@@ -236,17 +249,8 @@ def _check_sizes(config, num_devices):
         )
     if not config.total_steps and config.total_epochs <= 0:
         raise ValueError(f"total_epochs must be positive, got {config.total_epochs}")
-    if config.class_grids < 0 or config.class_grid_images != _root(config.class_grid_images) ** 2:
-        raise ValueError(
-            "class_grids must be at least 0 and class_grid_images a square number, got "
-            f"{config.class_grids} and {config.class_grid_images}"
-        )
     if not 0 <= config.ema_decay < 1:
         raise ValueError(f"ema_decay must be in [0, 1), got {config.ema_decay}")
-
-
-def _root(number):
-    return math.isqrt(number) if number > 0 else 1
 
 
 def _event_steps(every_epochs, starts, total_steps):

@@ -73,7 +73,7 @@ class MLP(nn.Module):
         return x
 
 
-class Classifier(nn.Module):
+class EmbeddingClassifier(nn.Module):
     """Class vectors without bias: logits = embeddings @ (gains * directions).
 
     Directions and gains are separate parameters, as in weight normalisation (`weight_v` [K, D] and
@@ -181,7 +181,7 @@ class Projection(nn.Module):
             self.axis_name,
         )  # fmt: skip
         for number, size in enumerate(self.clusters):
-            setattr(self, f"cls_{number}", Classifier(size, self.frame))
+            setattr(self, f"cls_{number}", EmbeddingClassifier(size, self.frame))
         if self.evaluated == -1:
             self.losses = self.variable("batch_stats", "losses", jnp.zeros, len(self.clusters))
 

@@ -1,6 +1,7 @@
 """Self-Classifier: classes and representation learned end to end, without labels."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -99,24 +100,26 @@ def self_classifier(
         metrics |= {"loss": mean_loss, **_usage(logits[max(model.head.evaluated, 0)])}
         return mean_loss, (model_state, task_state, metrics)
 
-    def check(batch_size, num_examples, num_devices, accumulation_steps):
-        if accumulation_steps > 1:
-            raise ValueError(
-                "task 'self_classifier' normalises over the whole batch, not over "
-                f"accumulation_steps={accumulation_steps} parts of it; set accumulation_steps=1"
-            )
-        if queue_size and not batch_size <= queue_size <= num_examples:
-            raise ValueError(
-                f"queue_size={queue_size} must be between batch_size={batch_size} and the number "
-                f"of training images, {num_examples}, or 0 (no queue); set task.options.queue_size"
-            )
-        if queue_size % num_devices:
-            raise ValueError(
-                f"queue_size={queue_size} is not divisible by {num_devices} devices; set "
-                "task.options.queue_size or num_devices"
-            )
+    return Task(init, loss, partial(_check_sizes, queue_size), evaluators=("clustering",))
 
-    return Task(init, loss, check, evaluators=("clustering",))
+
+def _check_sizes(queue_size, batch_size, num_examples, num_devices, accumulation_steps):
+    """Raises ValueError where the queue, or the batch, does not go with the run."""
+    if accumulation_steps > 1:
+        raise ValueError(
+            "task 'self_classifier' normalises over the whole batch, not over "
+            f"accumulation_steps={accumulation_steps} parts of it; set accumulation_steps=1"
+        )
+    if queue_size and not batch_size <= queue_size <= num_examples:
+        raise ValueError(
+            f"queue_size={queue_size} must be between batch_size={batch_size} and the number "
+            f"of training images, {num_examples}, or 0 (no queue); set task.options.queue_size"
+        )
+    if queue_size % num_devices:
+        raise ValueError(
+            f"queue_size={queue_size} is not divisible by {num_devices} devices; set "
+            "task.options.queue_size or num_devices"
+        )
 
 
 def _embed(model, params, model_state, views):
