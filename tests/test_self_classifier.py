@@ -222,20 +222,22 @@ def test_transformers_embed_views_of_two_sizes():
 def test_mixed_precision_ends_before_the_head():
     options = {"dtype": jnp.bfloat16}
     model = get_model(10, "tiny", "projection", head_options=HEAD, backbone_options=options)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False)
+    images = jnp.zeros((2, 8, 8, 1))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
-    def classify(images):
+    def classify(variables, images):
         embeddings = model.apply(variables, [images], train=False, method="embed")
         return embeddings, model.apply(variables, embeddings, method="classify")
 
-    out = jax.eval_shape(classify, jnp.zeros((2, 8, 8, 1)))
+    out = jax.eval_shape(classify, variables, images)
     assert {x.dtype for x in jax.tree.leaves(out)} == {jnp.dtype("float32")}
 
 
 # The task.
 
 
+@pytest.mark.slow
 def test_batch_norm_sees_each_size_by_itself_and_the_mlp_all():
     model = make_model()
     variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False)
@@ -292,6 +294,7 @@ def run(task):
     return loss_and_grads(task)
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_over_classifiers(task, run):
     state, batch = make_state(task), make_batch()
     value, _, (_, model_state, queue), metrics = run(state, batch)
@@ -351,6 +354,7 @@ def test_the_classifier_with_the_smallest_loss_is_evaluated():
     )
 
 
+@pytest.mark.slow
 def test_a_full_queue_replaces_the_first_view(task, run):
     state, batch = make_state(task, filled=True), make_batch(num_local=0)
     _, grads, (_, _, queue), _ = run(state, batch)
