@@ -215,9 +215,10 @@ def convert(
     kept = {path: value for path, value in flat.items() if not _matches(patterns, name_of(path))}
     state_dict = to_torch(traverse_util.unflatten_dict(kept), model)
     if Path(target).suffix == ".pkl":
-        Path(target).write_bytes(pickle.dumps(to_detectron2(state_dict)))
-    else:
-        save_file(state_dict, target)
+        exported = to_detectron2(state_dict)
+        Path(target).write_bytes(pickle.dumps(exported))
+        return len(exported["model"])
+    save_file(state_dict, target)
     return len(state_dict)
 
 
