@@ -296,9 +296,9 @@ def check(config: ConfigDict) -> None:
 
 def override(config: ConfigDict, overrides: dict) -> ConfigDict:
     """Returns a locked copy of a config with other values; raises ValueError on wrong ones."""
-    schema.check(KEYS, overrides)
+    values = schema.check(KEYS, overrides)
     config = config.copy_and_resolve_references()
-    config.update_from_flattened_dict(overrides)
+    config.update_from_flattened_dict(values)
     return config.lock()
 
 

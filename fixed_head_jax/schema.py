@@ -101,12 +101,18 @@ FACTORS = Kind(  # one for each pattern
 )
 
 
-def check(keys: Mapping[str, Key], values: Mapping[str, Any]) -> None:
-    """Raises ValueError, naming every key that is wrong, unless all values are right.
+def check(keys: Mapping[str, Key], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks the values of keys.
 
     Args:
         keys: the table.
-        values: dotted key -> value; keys that are missing here keep what they have.
+        values: dotted key -> value, of some of the keys.
+
+    Returns:
+        The values, in the types that a config stores: a number of NumPy's is one of Python's.
+
+    Raises:
+        ValueError: if any is wrong, naming them all, or is of no key.
     """
     check_names(keys, values)
     faults = [
@@ -116,6 +122,7 @@ def check(keys: Mapping[str, Key], values: Mapping[str, Any]) -> None:
     ]
     if faults:
         raise ValueError("; ".join(faults))
+    return {k: v if v is None else keys[k].kind.type(v) for k, v in values.items()}
 
 
 def check_names(keys: Mapping[str, Key], names: Iterable[str]) -> None:

@@ -106,6 +106,13 @@ def test_an_optional_key_goes_back_to_none():
     assert config.model.head_options.kappa is None and config.is_locked
 
 
+def test_values_are_stored_in_the_types_of_their_keys():
+    overrides = {"seed": np.int64(3), "optim.lr": np.float32(0.5), "evaluators": ["knn"]}
+    config = common.override(common.get_config(), overrides)
+    assert (config.seed, config.optim.lr, config.evaluators) == (3, 0.5, ("knn",))
+    assert type(config.seed) is int and type(config.optim.lr) is float
+
+
 def names(key):
     return set(common.KEYS[key].kind.names)
 
