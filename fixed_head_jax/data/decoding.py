@@ -180,18 +180,19 @@ def is_damaged(encoded: bytes) -> bool:
 
 def _is_damaged_png(encoded):
     """Returns whether its rows are not all that is compressed in it; libpng would print so."""
-    inflater = zlib.decompressobj()
-    data = b"".join(chunk[8:-4] for chunk in _png_chunks(encoded, {b"IDAT"}))
     width, height = int.from_bytes(encoded[16:20], "big"), int.from_bytes(encoded[20:24], "big")
     depth, colours, is_interlaced = encoded[24], encoded[25], encoded[28]
     row = 1 + -(-width * depth * _PNG_SAMPLES[colours] // 8)  # its filter, a number up to 4, first
+    size = row * height
+    data = b"".join(chunk[8:-4] for chunk in _png_chunks(encoded, {b"IDAT"}))
+    inflater = zlib.decompressobj()
     try:
-        rows = inflater.decompress(data)
+        rows = inflater.decompress(data, 2 * size + 1)  # interlaced, narrow rows take up to twice
     except zlib.error:
         return True
     if not inflater.eof or inflater.unused_data:
         return True
-    return not is_interlaced and (len(rows) != row * height or max(rows[::row]) > 4)
+    return not is_interlaced and (len(rows) != size or max(rows[::row]) > 4)
 
 
 def _plain(encoded):

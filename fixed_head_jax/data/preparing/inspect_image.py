@@ -1,9 +1,12 @@
 """What an encoded image is: whether it can be read, and how it departs from plain pixels."""
 
 import io
+import os
+import tempfile
 from typing import NamedTuple
 
 import numpy as np
+import tqdm
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from fixed_head_jax.data.decoding import decode, is_damaged, to_pixels
@@ -43,8 +46,7 @@ def inspect(
     if not encoded:
         return Findings("empty, or cannot be opened")
     try:
-        image = Image.open(io.BytesIO(encoded))
-        image.load()
+        image, has_damage = _load(encoded)
     except Image.UnidentifiedImageError:
         return Findings("not an image that Pillow can read")
     except Image.DecompressionBombError as error:
@@ -59,7 +61,7 @@ def inspect(
     except ValueError as error:
         return Findings(str(error))
     traits = _traits(image, encoded, channels)
-    if is_damaged(encoded):
+    if has_damage:
         return Findings("", (*traits, "damaged"))
     try:
         decoded = decode(encoded, channels)
@@ -77,11 +79,10 @@ def convert(encoded: bytes, channels: int) -> bytes:
         encoded: bytes of a file in which `inspect` finds no error.
         channels: of the dataset.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
-        pixels = to_pixels(image, channels)
-        orientation = _orientation(image)
+    image, _ = _load(encoded)
+    pixels = to_pixels(image, channels)
     plain = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    plain.getexif()[ExifTags.Base.Orientation] = orientation
+    plain.getexif()[ExifTags.Base.Orientation] = _orientation(image)
     target = io.BytesIO()
     ImageOps.exif_transpose(plain).save(target, "PNG")
     return target.getvalue()
@@ -90,6 +91,26 @@ def convert(encoded: bytes, channels: int) -> bytes:
 def is_grey(image: Image.Image) -> bool:
     """Returns whether an opened image has no colours; its pixels are not decoded."""
     return image.mode in _GREY or image.mode.startswith("I;16")
+
+
+def _load(encoded: bytes) -> tuple[Image.Image, bool]:
+    """Reads an image with Pillow; returns also whether it has damage that Pillow passes over.
+
+    libtiff speaks of it on the process's stderr, without the file's name.
+    """
+    image = Image.open(io.BytesIO(encoded))
+    if image.format != "TIFF":
+        image.load()
+        return image, is_damaged(encoded)
+    with tqdm.tqdm.get_lock(), tempfile.TemporaryFile() as spoken:  # no bar writes meanwhile
+        stderr = os.dup(2)
+        os.dup2(spoken.fileno(), 2)
+        try:
+            image.load()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        return image, os.fstat(spoken.fileno()).st_size > 0
 
 
 def _traits(image: Image.Image, encoded: bytes, channels: int) -> tuple[str, ...]:
