@@ -36,10 +36,10 @@ So are images whose largest value is not known: floats, 32-bit integers.
 Grey, CMYK, alpha, 16-bit, palette and EXIF-rotated images, those with damage that decoders pass
 over in silence, and those that training would read differently from Pillow, of an official archive,
 are part of the published data: they are counted, stored as they are, and read as 8-bit pixels in
-stored orientation. In an image folder they are bad too; --skip_bad leaves them out, --convert
-stores those alone as 8-bit upright PNG (alpha dropped). All other images keep their bytes.
-Pixels are those that Pillow gives: of animations and pages the first; of deeper images the largest
-value that their depth can hold becomes 255. While it runs, preparing takes twice the space of the
+stored orientation. In an image folder they are bad too; --skip_bad leaves them out,
+--convert stores those alone as 8-bit upright PNG (alpha dropped). All other images keep their
+bytes. Pixels are those that Pillow gives: of animations and pages the first; of deeper images the
+largest value of their depth becomes 255. While it runs, preparing takes twice the space of the
 dataset.
 
 TFDS datasets are written as array_record; where files in tfrecord are there already, they are

@@ -221,17 +221,14 @@ def _check_classes(name: str, class_names: Sequence[str], tally: _Tally) -> None
     if empty:
         shown = ", ".join(class_names[label] for label in empty[:20])
         shown += " ..." if len(empty) > 20 else ""
-        bad = (p.line for p in tally.problems if p.split == "train" and p.label in empty)
-        _refuse(
-            f"dataset {name!r}: classes without training images: {len(empty):,} ({shown})",
-            list(bad),
-        )
+        bad = [p.line for p in tally.problems if p.split == "train" and p.label in empty]
+        _refuse(f"dataset {name!r}: {len(empty):,} classes ({shown}) have no training images", bad)
 
 
 def _refuse(message: str, problems: list[str]) -> None:
-    """Raises for what has no images, with the reasons if they were left out as bad."""
+    """Raises for what has no images, or none but those in `problems`."""
     if problems:
-        raise BadImagesError(f"{message} that can be used; nothing was written", problems)
+        raise BadImagesError(f"{message} but bad ones; nothing was written", problems)
     raise ValueError(f"{message}; add some")
 
 
