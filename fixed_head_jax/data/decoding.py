@@ -26,6 +26,7 @@ _BASELINE, _END, _FILL = 0xC0, b"\xff\xd9", 0xFF  # of a JPEG file
 # Segments that may lie before its frame, each with its length: tables, comments, applications'.
 _SKIPPED = frozenset({0xC4, 0xCC, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
+_SMALLEST = 57  # bytes of a PNG file without pixels
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by its type of colour
 _BLOCK = 16  # rows that JPEG codes together, colours at half the resolution
 
@@ -202,8 +203,12 @@ def _plain(encoded):
     libpng print warnings.
     """
     if encoded.startswith(_PNG):
-        chunks = _png_chunks(encoded, {b"IHDR", b"PLTE", b"IDAT"})
-        return None if encoded[24:25] == b"\x10" else b"".join([_PNG, *chunks, _PNG_END])
+        if encoded[24:25] == b"\x10":  # of 16 bits
+            return None
+        size = int.from_bytes(encoded[33:37], "big")
+        if encoded[37:41] == b"IDAT" and len(encoded) == size + _SMALLEST:
+            return encoded  # one chunk: to list them would take a tenth of a small image's time
+        return b"".join([_PNG, *_png_chunks(encoded, {b"IHDR", b"PLTE", b"IDAT"}), _PNG_END])
     is_animated = encoded[12:16] == b"VP8X" and encoded[20] & 2
     return encoded if encoded[8:12] == b"WEBP" and not is_animated else None
 
