@@ -18,8 +18,6 @@ from jaxtyping import UInt8
 from PIL import Image, TiffImagePlugin
 
 cv2.setNumThreads(0)  # images are read side by side already
-# What OpenCV refuses goes to Pillow, which says why it cannot be read.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _SPACES = {1: ("GRAY", cv2.IMREAD_GRAYSCALE, "L"), 3: ("RGB", cv2.IMREAD_COLOR_RGB, "RGB")}
 _BASELINE, _END, _FILL = 0xC0, b"\xff\xd9", 0xFF  # of a JPEG file

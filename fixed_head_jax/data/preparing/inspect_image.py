@@ -137,7 +137,9 @@ def _is_deep(image: Image.Image, encoded: bytes) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Returns how a loaded image is to be turned; TIFF files are turned as they are loaded."""
+    """Returns how a loaded image is yet to be turned."""
+    if image.format == "TIFF":  # was turned as it was loaded; Pillow 10.0 keeps the tag
+        return UPRIGHT
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # tags that cannot be read turn nothing
