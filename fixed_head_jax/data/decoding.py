@@ -1,9 +1,9 @@
 """Encoded images to pixels: uint8, grey or RGB, as stored (no rotation by EXIF tags).
 
-Pixels are those that Pillow gives. JPEG files, nearly all that there are, go to libjpeg-turbo by
-way of simplejpeg, PNG (of 8 bits) and still WebP files to OpenCV, which give the same in less time;
-all else goes to Pillow itself. Of animations and of several pages it reads the first, TIFF files it
-turns upright.
+Pixels are those that Pillow gives (of CMYK to within two levels). JPEG files, nearly all that there
+are, go to libjpeg-turbo by way of simplejpeg, PNG (of 8 bits) and still WebP files to OpenCV, which
+give the same in less time; all else goes to Pillow itself. Of an animation and of several pages it
+reads the first; TIFF files it turns upright.
 """
 
 import io
@@ -207,7 +207,7 @@ def _plain(encoded):
         if encoded[37:41] == b"IDAT" and len(encoded) == size + _SMALLEST:
             return encoded  # one chunk: to list them would take a tenth of a small image's time
         return b"".join([_PNG, *_png_chunks(encoded, {b"IHDR", b"PLTE", b"IDAT"}), _PNG_END])
-    is_animated = encoded[12:16] == b"VP8X" and encoded[20] & 2
+    is_animated = encoded[12:16] == b"VP8X" and int.from_bytes(encoded[20:21], "big") & 2
     return encoded if encoded[8:12] == b"WEBP" and not is_animated else None
 
 
