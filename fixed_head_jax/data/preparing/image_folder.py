@@ -37,6 +37,15 @@ def check_name(name: str) -> None:
         raise ValueError(f"name {name!r} is that of another dataset; choose one of your own")
 
 
+def describe(path: str | Path, test_fraction: float | None = None, seed: int = 0) -> str:
+    """Returns the description of the dataset that `read` defines: what it was made of."""
+    path, drawn = Path(path), ""
+    fraction = TEST_FRACTION if test_fraction is None else test_fraction
+    if fraction and not _folders(path / "train"):
+        drawn = f", {fraction:g} of each class drawn for the test with seed {seed}"
+    return f"Images of the folder {as_text(str(path.resolve()))}{drawn}."
+
+
 def read(
     path: str | Path, test_fraction: float | None = None, seed: int = 0
 ) -> tuple[Definition, dict[str, int]]:
@@ -73,28 +82,7 @@ def read(
     else:
         files = _read_classes(path, ignored)
         splits = _divide(files, TEST_FRACTION if test_fraction is None else test_fraction, seed)
-    return _define(describe(path, test_fraction, seed), splits, path), dict(ignored)
-
-
-def describe(path: str | Path, test_fraction: float | None = None, seed: int = 0) -> str:
-    """Returns the description of the dataset that `read` defines: what it was made of."""
-    path, drawn = Path(path), ""
-    fraction = TEST_FRACTION if test_fraction is None else test_fraction
-    if fraction and not _folders(path / "train"):
-        drawn = f", {fraction:g} of each class drawn for the test with seed {seed}"
-    return f"Images of the folder {as_text(str(path.resolve()))}{drawn}."
-
-
-def as_text(name: str) -> str:
-    """Returns the name of a file as one line of text.
-
-    Bytes that are not UTF-8 and characters that end lines or control a terminal become escapes.
-    """
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in _UNFIT else c
-        for c in text
-    )
+    return _define(path, splits, describe(path, test_fraction, seed)), dict(ignored)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -171,7 +159,7 @@ def _divide(files: Files, test_fraction: float, seed: int) -> dict[str, Files]:
     return {"train": train, "test": test}
 
 
-def _define(description: str, splits: Mapping[str, Files], path: Path) -> Definition:
+def _define(path: Path, splits: Mapping[str, Files], description: str) -> Definition:
     images = (image for files in splits.values() for group in files.values() for image in group)
     return Definition(
         class_names=tuple(splits["train"]),
@@ -206,6 +194,18 @@ def _is_grey(path: Path) -> bool:
             return inspect_image.is_grey(image)
     except Exception:  # found and named when every image is checked
         return True
+
+
+def as_text(name: str) -> str:
+    """Returns the name of a file as one line of text.
+
+    Bytes that are not UTF-8 and characters that end lines or control a terminal become escapes.
+    """
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _UNFIT else c
+        for c in text
+    )
 
 
 def _shorten(names: Sequence[str]) -> str:

@@ -67,8 +67,8 @@ def inspect(
         decoded = decode(encoded, channels)
     except Exception as error:  # OpenCV and we raise different types
         return Findings(f"training cannot decode it ({_reason(error)})")
-    if not traits and not _is_same(decoded, pixels, image.format):
-        traits = ("read differently",)
+    if {*traits} <= {"grey"} and not _is_same(decoded, pixels, image.format):
+        traits = (*traits, "read differently")
     return Findings("", traits)
 
 
