@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m fixed_head_jax.pretrained")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("convert", help="check weights and write them to another file")
-    command.add_argument("source", metavar="IN", help=".safetensors, .pth, .pt or a workdir")
+    command.add_argument("source", metavar="IN", help="a file of weights or a workdir")
     command.add_argument("target", metavar="OUT", help=".safetensors, or .pkl for detectron2")
     command.add_argument("--backbone", required=True, choices=BACKBONES)
     command.add_argument("--image_size", type=int, default=224, help="pixels, of a file's images")

@@ -270,6 +270,20 @@ def test_convert_keeps_the_head_of_t_vmf(saved, monkeypatch, tmp_path):
     assert not any(name.startswith("linear.") for name in load_file(target))
 
 
+@pytest.mark.parametrize("head", ["tvmf", "hadamard", "orthogonal"])
+def test_runs_are_read_back(monkeypatch, tmp_path, head):
+    """A workdir as the start of another run, or exported to a file that is."""
+    monkeypatch.setitem(BACKBONES, "small", Small)
+    model = classifier(head)
+    variables = pretrained.from_torch(random_dict(model), model, 8)
+    monkeypatch.setattr(pretrained, "read_config", lambda workdir: {"model.backbone": "small"})
+    monkeypatch.setattr(pretrained, "read_variables", lambda workdir: variables)
+    pretrained.convert(str(tmp_path), str(tmp_path / "out.safetensors"), "small")
+    for source in (tmp_path, tmp_path / "out.safetensors"):
+        back = pretrained.from_torch(pretrained.load(source, model), model, 8)
+        jax.tree.map(np.testing.assert_array_equal, back, variables)
+
+
 # Vision transformers for images of another size.
 
 
