@@ -63,7 +63,7 @@ def resample_positions(
     Raises:
         ValueError: on a table that is not a class position and a square.
 
-    Source: timm's `resample_abs_pos_embed`, from its documentation and measured results.
+    Source: `resample_abs_pos_embed` of timm.
     """
     grid = _side(table)
     if (rows, columns) == (grid, grid):
