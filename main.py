@@ -20,7 +20,11 @@ try:  # takes seconds
     from configs import common
     from configs.common import EVALUATION_MAY_DIFFER, KEYS, MAY_DIFFER, override
     from fixed_head_jax import experiment, schema, search, stages, sweep, train, workdir
-    from fixed_head_jax.checkpoint import DamagedCheckpointError, last_step
+    from fixed_head_jax.checkpoint import (
+        DamagedCheckpointError,
+        UnsavedCheckpointError,
+        last_step,
+    )
     from fixed_head_jax.data.records import BadRecordError
     from fixed_head_jax.ensemble import PredictionsError
     from fixed_head_jax.interval_log import NonFiniteLossError
@@ -307,11 +311,20 @@ def _check_config_file(argv):
                 raise ValueError(f"--config={str(path)!r} is no file{hint}")
 
 
+CAN_BE_MENDED = (
+    BadInput,
+    BadRecordError,
+    DamagedCheckpointError,
+    UnsavedCheckpointError,
+    PredictionsError,
+)
+
+
 def run():
     """Runs main; what a user can mend ends in one line and the documented exit code."""
     try:
         app.run(main, flags_parser=parse_flags)
-    except (BadInput, BadRecordError, DamagedCheckpointError, PredictionsError) as error:
+    except CAN_BE_MENDED as error:
         code, message = EXIT_BAD_INPUT, error
     except NonFiniteLossError as error:
         code, message = EXIT_NON_FINITE, error

@@ -2,11 +2,13 @@
 
 import contextlib
 import math
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
@@ -16,6 +18,10 @@ from fixed_head_jax.parallel import state_shardings
 
 class DamagedCheckpointError(ValueError):
     """A checkpoint that cannot be read, named in one line."""
+
+
+class UnsavedCheckpointError(OSError):
+    """A checkpoint that cannot be written, named in one line; those before it are kept."""
 
 
 class Restored(NamedTuple):
@@ -69,11 +75,22 @@ class Checkpoints:
         return step if step is not None and self._manager.metrics(step) else None
 
     def save(self, step: int, state: Any, host: dict, metrics: dict | None) -> None:
-        """Starts saving `state` (device arrays) and `host` (JSON) for `step`; returns at once."""
+        """Starts saving `state` (device arrays) and `host` (JSON) for `step`; returns at once.
+
+        Raises:
+            UnsavedCheckpointError: if there is no room for it, or the one before was not written.
+        """
+        needed, free = optax.tree.size(state) * 4, shutil.disk_usage(self._folder).free
+        if jax.process_index() == 0 and free < needed:  # else the library fails in many lines
+            raise UnsavedCheckpointError(
+                f"checkpoint {step} needs {needed / 2**20:,.0f} MiB in {str(self._folder)!r}, "
+                f"where {free / 2**20:,.0f} MiB are free; make room and repeat the command"
+            )
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host))
         if step not in self._manager.all_steps():
             # Orbax warns of None: no metrics, and so the worst, are those of no evaluation.
-            self._manager.save(step, args=items, metrics=metrics or {})
+            with self._failures():
+                self._manager.save(step, args=items, metrics=metrics or {})
 
     def restore(self, step: int, abstract_state: Any, mesh: Mesh) -> Restored:
         """Restores the checkpoint of `step` as a state lies on the mesh, whatever wrote it.
@@ -94,9 +111,26 @@ class Checkpoints:
         return Restored(step, restored["state"], restored["host"])
 
     def close(self) -> None:
-        """Waits until what was saved is complete."""
-        self._manager.wait_until_finished()
+        """Waits until what was saved is complete.
+
+        Raises:
+            UnsavedCheckpointError: if it was not written.
+        """
+        with self._failures():
+            self._manager.wait_until_finished()
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _failures(self):
+        """Says where a checkpoint is missing where writing it, maybe in a thread, failed."""
+        try:
+            yield
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            reason = " ".join(str(error).split())[-200:]  # ends in what the system says
+            raise UnsavedCheckpointError(
+                f"a checkpoint could not be written in {str(self._folder)!r} ({reason}); those "
+                "before it are kept: repeat the command once it can"
+            ) from error
 
 
 def last_step(workdir: str | Path) -> int | None:

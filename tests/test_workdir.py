@@ -3,10 +3,13 @@
 import json
 import os
 import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from configs import common, digits
+from fixed_head_jax.checkpoint import Checkpoints, UnsavedCheckpointError
 from fixed_head_jax.workdir import claim, local_folder
 
 RECORD = {"optim.lr": 0.1, "data_dir": "", "train data": "10 images"}
@@ -103,3 +106,11 @@ def test_a_run_may_differ_in_what_it_does_not_learn_from(schedule, length, evalu
     assert set(keys) <= set(common.KEYS)
     if not length:
         assert re.search(f"optim.schedule='{schedule}' ", common.why_not(config)["total_epochs"])
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line(monkeypatch, tmp_path):
+    checkpoints = Checkpoints(tmp_path, "eval/accuracy")
+    full = SimpleNamespace(free=2**20)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: full)
+    with pytest.raises(UnsavedCheckpointError, match="checkpoint 3 needs 4 MiB .* 1 MiB are free"):
+        checkpoints.save(3, {"kernel": np.zeros(2**20, np.float32)}, {}, None)
