@@ -94,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     folder.add_argument(
         "--test_fraction", type=float, help="of each class, for PATH/CLASS/*; default 0.2"
     )
+    folder.add_argument(
+        "--channels", type=int, help="3: RGB, grey images repeated; default grey if all are grey"
+    )
     folder.add_argument("--seed", type=int, help="of the draw of the test images; default 0")
     show = commands.add_parser(
         "info", help="counts, sizes and examples of a prepared dataset", allow_abbrev=False
@@ -116,6 +119,7 @@ _FOR = {
     "name": ("folder",),
     "convert": ("folder",),
     "test_fraction": ("folder",),
+    "channels": ("folder",),
     "seed": ("folder",),
 }
 
@@ -163,7 +167,9 @@ def _prepare_checked(options: argparse.Namespace) -> None:
         return
     if options.path:
         fraction = options.test_fraction
-        definition, ignored = image_folder.read(options.path, fraction, options.seed or 0)
+        definition, ignored = image_folder.read(
+            options.path, fraction, options.seed or 0, options.channels
+        )
         if ignored:
             kinds = ", ".join(f"{n:,} {kind or '(none)'}" for kind, n in sorted(ignored.items()))
             print(f"ignored, no images by their extension: {kinds}")
@@ -211,7 +217,7 @@ def _advice(options: argparse.Namespace) -> str:
     if options.path and not options.convert:
         return (
             "mend them, leave them out with --skip_bad, or re-encode those that are grey, CMYK, "
-            "alpha, 16-bit, palette or rotated with --convert"
+            "alpha, 16-bit, palette or rotated with --convert; where grey ones belong, --channels=3"
         )
     return "mend them or leave them out with --skip_bad"
 

@@ -163,6 +163,7 @@ def open_source(
     num_threads: int = 0,
     *,
     unlabelled: bool = False,
+    channels: int = 0,
 ) -> Source:
     """Opens one split of a prepared dataset.
 
@@ -181,6 +182,7 @@ def open_source(
         num_threads: threads that scan labels; 0 for one per CPU.
         unlabelled: whether the split's labels are not known (stored as -1); they are given as -1.
             Nothing can then be chosen by class.
+        channels: 0 as stored; 3 also repeats grey images, as networks for RGB images take them.
 
     Raises:
         ValueError: if the dataset, split or an option does not fit.
@@ -201,6 +203,7 @@ def open_source(
         )
     builder = prepared.find(name, data_dir)
     shape, class_names = prepared.read_features(name, builder.info.features)
+    shape = (*shape[:2], _channels(name, shape[-1], channels))
     classes = _classes(name, len(class_names), skip_classes, first_classes)
     if image_size == 0 and None in shape:
         raise ValueError(f"images of dataset {name!r} vary in size; set data.image_size, got 0")
@@ -246,6 +249,16 @@ def _named(where: str, scan: Callable) -> Callable:
             ) from error
 
     return scan_or_say
+
+
+def _channels(name, stored, channels):
+    """Returns the channels to read; decoding to three repeats a grey image."""
+    if channels not in (0, stored, 3):
+        raise ValueError(
+            f"channels must be 0 (as stored) or 3 (grey images repeated), got {channels} for "
+            f"dataset {name!r} with {stored}; colours are not made grey"
+        )
+    return channels or stored
 
 
 def _classes(name, num_classes, skip_classes, first_classes):

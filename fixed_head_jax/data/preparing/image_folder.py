@@ -35,7 +35,7 @@ def check_name(name: str) -> None:
 
 
 def read(
-    path: str | Path, test_fraction: float | None = None, seed: int = 0
+    path: str | Path, test_fraction: float | None = None, seed: int = 0, channels: int | None = None
 ) -> tuple[Definition, dict[str, int]]:
     """Defines the dataset that a folder holds.
 
@@ -48,9 +48,11 @@ def read(
         test_fraction: 0 <= test_fraction < 1, of each class where there is no folder `train`;
             every class keeps an image for training. None is 0.2. 0 makes no split `test`.
         seed: of the draw, >= 0.
+        channels: 3 for a dataset of RGB images, in which grey ones are read with their values
+            repeated; None for a grey one where all images are grey.
 
     Returns:
-        The definition, grey where all images are, and the number of files that were ignored by
+        The definition, and the number of files that were ignored by
         extension: all that are not in `EXTENSIONS`.
 
     Raises:
@@ -63,6 +65,11 @@ def read(
         raise ValueError(
             f"test_fraction must be in [0, 1) and seed >= 0, got {test_fraction} and {seed}"
         )
+    if channels not in (None, 3):
+        raise ValueError(
+            f"channels must be 3 (grey images count as RGB) or left out, got {channels}: colours "
+            "are not made grey"
+        )
     if _folders(path / "train"):
         if test_fraction is not None:
             raise ValueError(f"test_fraction is not for {str(path)!r}, which has a folder 'train'")
@@ -70,7 +77,7 @@ def read(
     else:
         files = _read_classes(path, ignored)
         splits = _divide(files, TEST_FRACTION if test_fraction is None else test_fraction, seed)
-    return _define(path, splits), dict(ignored)
+    return _define(path, splits, channels), dict(ignored)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -143,7 +150,7 @@ def _divide(files: Files, test_fraction: float, seed: int) -> dict[str, Files]:
     return {"train": train, "test": test}
 
 
-def _define(path: Path, splits: Mapping[str, Files]) -> Definition:
+def _define(path: Path, splits: Mapping[str, Files], channels: int | None) -> Definition:
     images = (image for files in splits.values() for group in files.values() for image in group)
     return Definition(
         class_names=tuple(splits["train"]),
@@ -151,7 +158,8 @@ def _define(path: Path, splits: Mapping[str, Files]) -> Definition:
         counts={s: sum(map(len, files.values())) for s, files in splits.items()},
         description=f"Images of the folder {path.resolve().name}.",
         homepage="",
-        channels=1 if all(map(_is_grey, images)) else 3,
+        channels=channels or (1 if all(map(_is_grey, images)) else 3),
+        repeats_grey=channels == 3,
     )
 
 
