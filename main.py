@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import re
 import signal
 import sys
 import threading
@@ -11,8 +12,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from configs.common import EVALUATION_MAY_DIFFER, MAY_DIFFER, flatten
-from fixed_head_jax import experiment, search, stages, sweep, train, workdir
+from configs.common import EVALUATION_MAY_DIFFER, KEYS, MAY_DIFFER, check, flatten, override
+from fixed_head_jax import experiment, schema, search, stages, sweep, train, workdir
 from fixed_head_jax.checkpoint import has_checkpoint
 from fixed_head_jax.data.records import BadRecordError
 from fixed_head_jax.ensemble import PredictionsError
@@ -24,7 +25,12 @@ FLAGS = flags.FLAGS
 STAGE_MAY_DIFFER = (*MAY_DIFFER, "init_from")
 EXIT_BAD_INPUT, EXIT_NON_FINITE, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 75, 130
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "configs/x.py or configs/x.py:variant")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "configs/x.py or configs/x.py:variant; "
+    "`python -m configs.common` lists the keys that --config.key=value sets.",
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; what is in it goes on.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "search"], "What to do.")
 _BUDGET = flags.DEFINE_integer("budget", 20, "With --mode=search: trials in the whole study.")
@@ -78,8 +84,8 @@ def train_all(config, folder, stop_requested, experiment_file):
     plan = plan_stages(experiment_file, folder)
     if plan is None:
         return train_one(config, folder, stop_requested)
-    configs = {stage.name: override(config, stage.overrides) for stage in plan}
     with user_errors():
+        configs = {stage.name: override(config, stage.overrides) for stage in plan}
         for stage_config in configs.values():  # a mistake in the last stage shows at once
             experiment.build(stage_config, read_weights=False)
         workdir.claim(folder, flatten_all(config, plan), MAY_DIFFER)
@@ -175,13 +181,6 @@ def flatten_all(config, plan):
     return {**flatten(config), **stage_overrides}
 
 
-def override(config, overrides):
-    """Returns a locked copy of a config with other values."""
-    config = config.copy_and_resolve_references()
-    config.update_from_flattened_dict(overrides)
-    return config.lock()
-
-
 def load_experiment_file():
     """Returns `name -> what the config file's function of that name gives`, None without it.
 
@@ -205,6 +204,10 @@ def main(_):
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     config, folder, experiment_file = _CONFIG.value, _WORKDIR.value, load_experiment_file()
+    with user_errors():
+        nones = {key: None for key, value in flatten(config).items() if value == (None,)}
+        config = override(config, nones)  # None for a tuple is parsed as a tuple of it
+        check(config)
     if _MODE.value != "train" and _SWEEP.value:
         raise BadInput(
             f"--mode={_MODE.value} goes without --sweep; of a sweep, name a row's folder"
@@ -219,8 +222,31 @@ def main(_):
         train_all(config, folder, stop.is_set, experiment_file)
 
 
+class _OrNone(flags.ArgumentParser):
+    """Parses what another parser does, and None: what an optional key has by default."""
+
+    def __init__(self, parser):
+        self._parser = parser
+
+    def parse(self, argument):
+        return None if argument == "None" else self._parser.parse(argument)
+
+    def flag_type(self):
+        return self._parser.flag_type()
+
+
+for _type, _parser in (
+    (int, flags.IntegerParser), (float, flags.FloatParser), (bool, flags.BooleanParser),
+    (str, flags.ArgumentParser),
+):  # fmt: skip
+    config_flags.register_flag_parser_for_type(_type, _OrNone(_parser()))
+
+
 def parse_flags(argv):
     """Parses the command line; a misspelt flag, config key or variant is bad input."""
+    with user_errors():
+        keys = (re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in argv)
+        schema.check_names(KEYS, [key.group(1) for key in keys if key])
     try:
         return FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:

@@ -31,19 +31,19 @@ class RankedClass(NamedTuple):
     size: int
 
 
-def check(count: int, images_per_class: int) -> None:
+def check(count: int, class_grid_images: int) -> None:
     """Raises ValueError unless so many grids can be drawn, of so many images."""
     if count < 1:
         raise ValueError(f"count must be >= 1, got {count}")
-    if images_per_class < 1 or math.isqrt(images_per_class) ** 2 != images_per_class:
-        raise ValueError(f"images_per_class must be a square such as 9, got {images_per_class}")
+    if class_grid_images < 1 or math.isqrt(class_grid_images) ** 2 != class_grid_images:
+        raise ValueError(f"class_grid_images must be a square such as 9, got {class_grid_images}")
 
 
 def rank_classes(
     predictions: Integer[np.ndarray, " n"],
     assigned: Integer[np.ndarray, " p"],
     labels: Integer[np.ndarray, " n"],
-    images_per_class: int,
+    class_grid_images: int,
 ) -> list[RankedClass]:
     """Orders all clusters by accuracy, the best one first; ties by size, then by number.
 
@@ -51,7 +51,7 @@ def rank_classes(
         predictions: cluster of every example, 0 ... P - 1.
         assigned: label that each of the P clusters stands for.
         labels: label of every example.
-        images_per_class: members below which a cluster's accuracy counts as 0, >= 1.
+        class_grid_images: members below which a cluster's accuracy counts as 0, >= 1.
 
     Raises:
         ValueError: if a prediction is out of range.
@@ -67,7 +67,7 @@ def rank_classes(
     sizes = np.bincount(predictions, minlength=len(assigned))
     is_correct = labels == assigned[predictions]
     correct = np.bincount(predictions[is_correct], minlength=len(assigned))
-    accuracies = np.where(sizes >= images_per_class, correct / np.maximum(sizes, 1), 0.0)
+    accuracies = np.where(sizes >= class_grid_images, correct / np.maximum(sizes, 1), 0.0)
     order = np.lexsort((-sizes, -accuracies))  # stable: lower numbers first
     return [RankedClass(int(c), float(accuracies[c]), int(sizes[c])) for c in order]
 
@@ -108,7 +108,7 @@ def draw_class_grids(
     read_images: Callable[[Integer[np.ndarray, " b"]], UInt8[np.ndarray, "b h w c"]],
     class_names: Sequence[str],
     count: int = 15,
-    images_per_class: int = 9,
+    class_grid_images: int = 9,
 ) -> list[Path]:
     """Writes pictures of the most accurate clusters, and a table of all.
 
@@ -125,7 +125,7 @@ def draw_class_grids(
         class_names: of the labels.
         count: clusters that get a picture at most, >= 1: the first ones of `rank_classes` that have
             enough members.
-        images_per_class: members in a grid, a square number.
+        class_grid_images: members in a grid, a square number.
 
     Returns:
         The files, in the order above; `classes.png` is not there if no cluster has enough members.
@@ -137,13 +137,13 @@ def draw_class_grids(
     Source: Amrani et al. 2022, the released code. There the original files are drawn, here the
     images as evaluation sees them.
     """
-    check(count, images_per_class)
+    check(count, class_grid_images)
     folder, names = Path(folder), [_name(label, class_names) for label in assigned]
-    ranked = rank_classes(predictions, assigned, labels, images_per_class)
-    shown = [one for one in ranked[:count] if one.size >= images_per_class]
+    ranked = rank_classes(predictions, assigned, labels, class_grid_images)
+    shown = [one for one in ranked[:count] if one.size >= class_grid_images]
     files, rows = [], []
     for rank, one in enumerate(shown):
-        drawn = _draw_members(predictions, one.cluster, images_per_class)
+        drawn = _draw_members(predictions, one.cluster, class_grid_images)
         rows.append(list(read_images(drawn)))
         files.append(folder / f"class_{rank:02d}_cluster_{one.cluster:04d}.png")
         _write(files[-1], class_grid(rows[-1]))
@@ -154,7 +154,7 @@ def draw_class_grids(
     for old in {*folder.glob("class_*_cluster_*.png"), *folder.glob("classes.png")} - {*files}:
         old.unlink()
     files.append(folder / "classes.md")
-    write_text(files[-1], _table(ranked, names, images_per_class))
+    write_text(files[-1], _table(ranked, names, class_grid_images))
     return files
 
 
@@ -173,12 +173,12 @@ def _caption(one, name):
     return [line.encode("ascii", "replace").decode() for line in lines]
 
 
-def _table(ranked, names, images_per_class):
+def _table(ranked, names, class_grid_images):
     """Formats all clusters as a Markdown table, with what the reader has to know below it."""
     total = max(sum(one.size for one in ranked), 1)
     cells = [["rank", "cluster", "images", "share (%)", "class", "accuracy (%)"]]
     for rank, one in enumerate(ranked):
-        is_small = one.size < images_per_class
+        is_small = one.size < class_grid_images
         cells.append(
             [
                 str(rank), str(one.cluster), f"{one.size:,}", f"{100 * one.size / total:.2f}",
@@ -187,7 +187,7 @@ def _table(ranked, names, images_per_class):
             ]
         )  # fmt: skip
     note = "Accuracy: share of a cluster's images that are of the class assigned to it"
-    return f"{markdown(cells)}\n{note}; - below {images_per_class} images.\n"
+    return f"{markdown(cells)}\n{note}; - below {class_grid_images} images.\n"
 
 
 def _write(path, image):

@@ -22,13 +22,13 @@ def build(kind: str, entries: Mapping[str, Callable], name: str, options: Mappin
         ValueError: on an unknown name or option, with the known ones and the closest match.
     """
     if name not in entries:
-        hint = _closest(name, entries)
+        hint = closest(name, entries)
         raise ValueError(f"unknown {kind} {name!r}{hint}; known: {_names(entries)}")
     known = [key for key in inspect.signature(entries[name]).parameters if key not in _LINEN_FIELDS]
     for option in options:
         if option not in known:
             raise ValueError(
-                f"{kind} {name!r} has no option {option!r}{_closest(option, known)}; "
+                f"{kind} {name!r} has no option {option!r}{closest(option, known)}; "
                 f"it takes: {_names(known)}"
             )
     return entries[name](**options)
@@ -40,12 +40,13 @@ def check_choice(field: str, value: str, known: Iterable[str]) -> None:
         raise ValueError(f"unknown {field} {value!r}; known: {_names(known)}")
 
 
-_LINEN_FIELDS = ("parent", "name")
-
-
-def _closest(name: str, known) -> str:
+def closest(name: str, known: Iterable[str]) -> str:
+    """Returns " (did you mean ...?)" with the name that is most like `name`, or an empty text."""
     matches = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+_LINEN_FIELDS = ("parent", "name")
 
 
 def _names(known) -> str:

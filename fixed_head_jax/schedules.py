@@ -130,7 +130,9 @@ def _epoch_grid(epoch_starts, total_steps):
         if start >= total_steps:
             return np.asarray(starts, np.int32), start
         starts.append(start)
-    raise ValueError(f"epoch_starts never reaches total_steps={total_steps}; it must increase")
+    raise ValueError(
+        f"total_steps={total_steps} is more than {_MAX_EPOCHS:,} epochs; shorten total_epochs"
+    )
 
 
 def _check(name, lr, total_steps, warmup_steps, warmup_from, milestones, step_every, factor):
@@ -140,8 +142,8 @@ def _check(name, lr, total_steps, warmup_steps, warmup_from, milestones, step_ev
         f"lr={lr} must not be negative; use a value >= 0": lr >= 0,
         f"total_steps={total_steps} must be at least 1; lengthen the run": total_steps >= 1,
         f"factor={factor} must be positive; 0.1 divides the rate by ten": factor > 0,
-        f"warmup_steps={warmup_steps} must be between 0 and total_steps={total_steps}; shorten "
-        "the warm-up or lengthen the run": 0 <= warmup_steps <= total_steps,
+        f"warmup_epochs makes {warmup_steps} steps of warm-up, but the run has {total_steps}; "
+        "shorten the warm-up or lengthen the run": 0 <= warmup_steps <= total_steps,
         f"warmup_from={warmup_from} must not be negative; use a rate >= 0": warmup_from >= 0,
         f"milestones={milestones} must be epochs >= 1 in increasing order": increasing,
         f"step_every_epochs={step_every} must be at least 1, or 0 for milestones": step_every >= 0,

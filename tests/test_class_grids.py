@@ -169,7 +169,7 @@ def test_another_call_writes_the_same_and_removes_what_is_old(tmp_path):
     assert again == first and [file.read_bytes() for file in again] == contents
     swapped = np.where(predictions < 10, 9 - predictions, predictions)
     (tmp_path / "notes.png").touch()
-    second = draw_class_grids(tmp_path, swapped, *arguments, count=2, images_per_class=4)
+    second = draw_class_grids(tmp_path, swapped, *arguments, count=2, class_grid_images=4)
     assert sorted(tmp_path.iterdir()) == sorted([*second, tmp_path / "notes.png"])
     few = draw_class_grids(tmp_path, predictions[:20], assigned, DIGITS.target[:20], read, NAMES)
     assert [file.name for file in few] == ["classes.md"]
@@ -189,8 +189,8 @@ def test_names_of_classes_do_not_break_the_table_or_the_sheet(tmp_path):
     "options, message",
     [
         (dict(count=0), "count must be >= 1, got 0"),
-        (dict(images_per_class=8), "images_per_class must be a square such as 9, got 8"),
-        (dict(images_per_class=0), "images_per_class must be a square such as 9, got 0"),
+        (dict(class_grid_images=8), "class_grid_images must be a square such as 9, got 8"),
+        (dict(class_grid_images=0), "class_grid_images must be a square such as 9, got 0"),
         (dict(assigned=np.arange(9)), "predictions must be in 0 ... 8, .*got 0 ... 9"),
     ],
 )

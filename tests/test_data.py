@@ -305,7 +305,7 @@ def test_labels_of_the_kept_classes(digits_dir):
         (dict(repeats=0), "repeats must be >= 1, .* got 0"),
         (dict(repeats=2, sampler="class_aware"), "1 unless sampler='shuffled', got 2"),
         (dict(fraction=0.0), r"fraction must be in \(0, 1\] .*got 0.0"),
-        (dict(list_file="none.txt"), "cannot read the list 'none.txt'"),
+        (dict(list_file="none.txt"), "data.train_list='none.txt' cannot be read"),
         (dict(interpolation="area"), "unknown interpolation 'area'; known: bilinear, bicubic"),
         (dict(sampler="class_aware", per_class=0), "per_class must be >= 1, got 0"),
         (dict(num_threads=-1), "num_threads must be >= 0 .*got -1"),

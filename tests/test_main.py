@@ -66,7 +66,8 @@ def test_what_ends_training_is_one_line_and_a_code(monkeypatch, capsys, error, c
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (["--config.optim.lrr=1"], {}, "Did you mean .*lr"),
+        (["--config.optim.lrr=1"], {}, r"no key optim.lrr \(did you mean 'optim.lr'\?\)"),
+        (["--config.optim.b1=1"], {}, r"optim.b1=1.0 must be a number in \[0, 1\)"),
         ([], {"config": "configs/digits.py:hadamart"}, "unknown config variant 'hadamart'"),
         (["--config.model.head=identiti"], {}, "did you mean 'identity'"),
         (["--config.data_dir=/nonexistent"], {}, "data_dir '/nonexistent'"),
@@ -74,7 +75,7 @@ def test_what_ends_training_is_one_line_and_a_code(monkeypatch, capsys, error, c
         (["--mode=search"], {}, "digits.py:orthogonal has no get_search"),
         (["--mode=search", "--sweep"], {}, "--mode=search goes without --sweep"),
     ],
-    ids=["key", "variant", "head", "data_dir", "no_weights", "no_search", "mode"],
+    ids=["key", "value", "variant", "head", "data_dir", "no_weights", "no_search", "mode"],
 )
 def test_bad_input_ends_in_one_line_and_code_2(tmp_path, arguments, options, message):
     code, _, errors = run(tmp_path / "run", *arguments, **options)

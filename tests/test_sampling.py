@@ -185,5 +185,5 @@ def test_listed_files(tmp_path):
     listing.write_text("2.jpg\nc/1.jpg\n5.jpg\n")
     with pytest.raises(ValueError, match="2 of the 3 files .* are not .*'5.jpg' for one"):
         selection.listed(str(listing), lambda: names)
-    with pytest.raises(ValueError, match="cannot read the list 'none.txt'"):
+    with pytest.raises(ValueError, match="data.train_list='none.txt' cannot be read"):
         selection.listed("none.txt", lambda: names)

@@ -174,7 +174,7 @@ def test_warmup_from_a_rate_step_by_step():
         ({"name": "cosin"}, "unknown schedule 'cosin'; known: constant, step, cosine"),
         ({"milestones": (60, 30)}, r"milestones=\(60, 30\) must be epochs >= 1 in increasing"),
         ({"milestones": (30, 30)}, "in increasing order"),
-        ({"warmup_steps": 101}, "warmup_steps=101 must be between 0 and total_steps=100"),
+        ({"warmup_steps": 101}, "warmup_epochs makes 101 steps of warm-up, but the run has 100"),
         ({"total_steps": 0}, "total_steps=0 must be at least 1"),
         ({"lr": -0.1}, "lr=-0.1 must not be negative"),
         ({"warmup_from": -0.1}, "warmup_from=-0.1 must not be negative"),
@@ -183,7 +183,7 @@ def test_warmup_from_a_rate_step_by_step():
         ({"step_every": 10, "milestones": (5,)}, "both say when to step; set one of them"),
         ({"factor": 0.0}, "factor=0.0 must be positive"),
         ({"epoch_starts": lambda e: -e}, r"epoch_starts\(1\)=-1 is before epoch 0"),
-        ({"epoch_starts": lambda e: 0}, "epoch_starts never reaches total_steps=100"),
+        ({"epoch_starts": lambda e: 0}, "total_steps=100 is more than 1,000,000 epochs"),
     ],
 )
 def test_schedule_errors(options, message):

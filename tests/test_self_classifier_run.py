@@ -157,7 +157,7 @@ def test_decay_of_groups(make_config):
         ({"task.options.column_temperature": -1.0}, "column_temperature must be positive"),
         ({"save_predictions": True}, "set save_predictions=False"),
         ({"evaluators": ("shots",)}, "'shots' takes predictions for labels"),
-        ({"class_grids": 2, "class_grid_images": 10}, "images_per_class must be a square"),
+        ({"class_grids": 2, "class_grid_images": 10}, "class_grid_images must be a square"),
         ({"class_grids": -1}, "count must be >= 1, got -1"),
         ({"evaluators": ("kmeans",), "data.fit_split": "train[:9]"}, "needs at least 10 images"),
         ({"evaluators": ("knn",), "data.fit_split": "train[:9]"}, "needs at least 10 images"),

@@ -254,7 +254,12 @@ BAD = [
         {"task.options.orthogonality": "soft", "task.options.orthogonality_patterns": ("convv",)},
         "orthogonality_patterns pattern 'convv' matches no parameter",
     ),
-    ({"total_steps": 0, "total_epochs": -1.0}, "total_epochs must be positive"),
+    ({"total_steps": 0, "total_epochs": 0.0}, "total_epochs must be positive"),
+    ({"eval_every_epochs": 1e-6}, "eval_every_epochs=1e-06 is less than a step"),
+    (
+        {"model.head": "identity", "model.backbone_options.out_channels": 196},
+        "out_channels=196 makes a feature for every class, but 'digits' has 10 classes; set it",
+    ),
 ]  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def listed(list_file: str, file_names: Callable[[], list[str]]) -> Int32[np.ndar
     try:
         lines = Path(list_file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError) as error:
-        raise ValueError(f"cannot read the list {list_file!r}: {error}") from error
+        raise ValueError(f"data.train_list={list_file!r} cannot be read: {error}") from error
     names = {line.strip() for line in lines} - {""}
     listed_ends = {end: name for name in names for end in _ends(name)}
 

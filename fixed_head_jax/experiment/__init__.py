@@ -59,7 +59,7 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     """Checks a config and builds what it names.
 
     Args:
-        config: every key of `configs/common.py`.
+        config: every key of `configs/common.py`, in its range: see `check` there.
         read_weights: whether to read what `init_from` names; a resumed run does without.
 
     Raises:
@@ -127,6 +127,12 @@ def _get_model(config, num_classes, dials, start):
     options = {key: _options(config.model[key]) for key in _OPTION_KEYS}
     options["backbone_options"]["dtype"] = _dtype(config.dtype)
     plain = {key: config.model[key] for key in _MODEL_KEYS}
+    channels = config.model.backbone_options.out_channels
+    if config.model.head == "identity" and channels and channels > num_classes:
+        raise ValueError(
+            f"model.backbone_options.out_channels={channels} makes a feature for every class, but "
+            f"{config.data.name!r} has {num_classes} classes; set it to {num_classes}"
+        )
     model = get_model(num_classes, **plain, **options, axis_name=parallel.AXIS)
     layers, lr = model.backbone.layers, config.optim.lr
     transfer.check(dials, len(layers), start, lr, config.model.frozen_backbone)
@@ -238,9 +244,6 @@ def _dtype(name: str):
 
 
 def _check_sizes(config, num_devices):
-    for key in ("batch_size", "eval_batch_size", "log_every_steps", "accumulation_steps"):
-        if config[key] < 1:
-            raise ValueError(f"{key} must be at least 1, got {config[key]}")
     parts = num_devices * config.accumulation_steps
     if config.batch_size % parts:
         raise ValueError(
@@ -249,14 +252,14 @@ def _check_sizes(config, num_devices):
         )
     if not config.total_steps and config.total_epochs <= 0:
         raise ValueError(f"total_epochs must be positive, got {config.total_epochs}")
-    if not 0 <= config.ema_decay < 1:
-        raise ValueError(f"ema_decay must be in [0, 1), got {config.ema_decay}")
 
 
 def _event_steps(every_epochs, starts, total_steps):
     """Returns the steps after which to evaluate: the end, and every `every_epochs` if positive."""
     events, count = {total_steps}, 1
     while every_epochs > 0 and (step := starts(every_epochs * count)) < total_steps:
+        if count > total_steps:
+            raise ValueError(f"eval_every_epochs={every_epochs} is less than a step; use more")
         events.add(max(step, 1))
         count += 1
     return frozenset(events)
