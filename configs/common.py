@@ -105,6 +105,7 @@ KEYS = {
     "data.interpolation": Key(
         "bilinear", choice("bilinear", "bicubic"), "of that; both antialiased"
     ),
+    "data.channels": Key(0, whole("[0, 3]"), "0: as stored; 3: grey images as RGB"),
     "data.train_crop": Key(
         "center", choice("center", "random_resized"), "random: by the host, of the whole image"
     ),

@@ -255,7 +255,7 @@ def _channels(name, stored, channels):
     """Returns the channels to read; decoding to three repeats a grey image."""
     if channels not in (0, stored, 3):
         raise ValueError(
-            f"channels must be 0 (as stored) or 3 (grey images repeated), got {channels} for "
+            f"data.channels must be 0 (as stored) or 3 (grey images repeated), got {channels} for "
             f"dataset {name!r} with {stored}; colours are not made grey"
         )
     return channels or stored
