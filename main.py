@@ -16,7 +16,7 @@ from configs.common import EVALUATION_MAY_DIFFER, KEYS, MAY_DIFFER, check, flatt
 from fixed_head_jax import experiment, schema, search, stages, sweep, train, workdir
 from fixed_head_jax.checkpoint import has_checkpoint
 from fixed_head_jax.data.records import BadRecordError
-from fixed_head_jax.ensemble import PredictionsError
+from fixed_head_jax.ensemble import PREDICTIONS_FILE, PredictionsError
 from fixed_head_jax.interval_log import NonFiniteLossError
 from fixed_head_jax.transfer import FROM_SCRATCH
 
@@ -138,7 +138,11 @@ def sweep_all(config, folder, stop_requested, experiment_file):
             raise BadInput(f"the sweep's metric {metric!r} is none of a run: {', '.join(result)}")
         return {**result, "accuracy": result[metric]}
 
-    sweep.run_sweep(rows, run_row, folder, jax.process_index() == 0, _SWEEP_INDEX.value)
+    predictions = Path(plan[-1].name if plan else "") / PREDICTIONS_FILE
+    sweep.run_sweep(
+        rows, run_row, folder, jax.process_index() == 0, _SWEEP_INDEX.value,
+        [predictions] if config.save_predictions else [],
+    )  # fmt: skip
 
 
 def search_all(config, folder, stop_requested, experiment_file):

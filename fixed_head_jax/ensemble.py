@@ -21,6 +21,7 @@ from fixed_head_jax.report import markdown
 from fixed_head_jax.workdir import replacing
 
 _CHUNK = 4096  # examples scored at once
+_SHOWN = 4  # files that an error names
 PREDICTIONS_FILE = "predictions.npz"  # of a workdir: its evaluation split after the last step
 
 
@@ -47,16 +48,25 @@ def read_predictions(run: str | Path) -> dict[str, np.ndarray]:
         PredictionsError: if there are none, or they are damaged.
     """
     path = Path(run) / PREDICTIONS_FILE if Path(run).is_dir() else Path(run)
+    if path.suffix != ".npz" or not path.parent.is_dir():
+        raise PredictionsError(f"{str(run)!r} is neither the workdir of a run nor an .npz file")
     if not path.exists():
-        raise PredictionsError(
-            f"{str(run)!r} holds no predictions; give its command again with "
-            "--config.save_predictions=True"
-        )
+        raise PredictionsError(f"{str(run)!r} holds no predictions; {_advice(path.parent)}")
     try:
         with open(path, "rb") as file, np.load(file) as values:
             return dict(values)
     except Exception as error:  # zipfile, zlib and numpy raise different types
         raise PredictionsError(f"{path} is damaged ({type(error).__name__}); remove it") from error
+
+
+def _advice(folder):
+    patterns = ("evaluation_*.npz", f"*/{PREDICTIONS_FILE}", f"*/*/{PREDICTIONS_FILE}")
+    found = [str(path) for pattern in patterns for path in sorted(folder.glob(pattern))]
+    if found:
+        return f"those in it are named as {', '.join(found[:_SHOWN])}" + " ..." * (
+            len(found) > _SHOWN
+        )
+    return "give its command again with --config.save_predictions=True, also where it has finished"
 
 
 def average(runs: Sequence[str | Path]) -> dict[str, np.ndarray]:

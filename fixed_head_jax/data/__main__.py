@@ -34,8 +34,9 @@ Grey, CMYK, alpha, 16-bit, palette, EXIF-rotated and JPEG images with damage tha
 in silence, of an official archive, are part of the published data:
 they are counted, stored as they are, and read as 8-bit pixels in stored
 orientation. In an image folder they are bad too; --skip_bad leaves them out, --convert stores
-those alone as 8-bit upright PNG (alpha dropped); --channels=3 lets grey ones in. All other images keep their bytes. While it
-runs, preparing takes twice the space of the dataset.
+those alone as 8-bit upright PNG (alpha dropped); --channels=3 takes grey ones as they
+are. All other images keep their bytes. While it runs, preparing takes twice the space of the
+dataset.
 
 TFDS datasets are written as array_record; where files in tfrecord are there already, they are
 converted next to them, without TensorFlow. For preparing from the archives, most of them need
