@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import re
 import signal
 import sys
 import threading
@@ -10,10 +9,9 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from configs.common import EVALUATION_MAY_DIFFER, KEYS, MAY_DIFFER, check, flatten, override
-from fixed_head_jax import experiment, schema, search, stages, sweep, train, workdir
+from configs.common import EVALUATION_MAY_DIFFER, KEYS, MAY_DIFFER, flatten, override, settle
+from fixed_head_jax import config_flag, experiment, search, stages, sweep, train, workdir
 from fixed_head_jax.checkpoint import has_checkpoint
 from fixed_head_jax.data.records import BadRecordError
 from fixed_head_jax.ensemble import PREDICTIONS_FILE, PredictionsError
@@ -25,12 +23,7 @@ FLAGS = flags.FLAGS
 STAGE_MAY_DIFFER = (*MAY_DIFFER, "init_from")
 EXIT_BAD_INPUT, EXIT_NON_FINITE, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 75, 130
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "configs/x.py or configs/x.py:variant; "
-    "`python -m configs.common` lists the keys that --config.key=value sets.",
-)
+_CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; what is in it goes on.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "search"], "What to do.")
 _BUDGET = flags.DEFINE_integer("budget", 20, "With --mode=search: trials in the whole study.")
@@ -209,9 +202,7 @@ def main(_):
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     config, folder, experiment_file = _CONFIG.value, _WORKDIR.value, load_experiment_file()
     with user_errors():
-        nones = {key: None for key, value in flatten(config).items() if value == (None,)}
-        config = override(config, nones)  # None for a tuple is parsed as a tuple of it
-        check(config)
+        config = settle(config)
     if _MODE.value != "train" and _SWEEP.value:
         raise BadInput(
             f"--mode={_MODE.value} goes without --sweep; of a sweep, name a row's folder"
@@ -226,39 +217,10 @@ def main(_):
         train_all(config, folder, stop.is_set, experiment_file)
 
 
-class _OrNone(flags.ArgumentParser):
-    """Parses what another parser does, and None: what an optional key has by default."""
-
-    def __init__(self, parser):
-        self._parser = parser
-
-    def parse(self, argument):
-        return None if argument == "None" else self._parser.parse(argument)
-
-    def flag_type(self):
-        return self._parser.flag_type()
-
-
-for _type, _parser in (
-    (int, flags.IntegerParser), (float, flags.FloatParser), (bool, flags.BooleanParser),
-    (str, flags.ArgumentParser),
-):  # fmt: skip
-    config_flags.register_flag_parser_for_type(_type, _OrNone(_parser()))
-
-
 def parse_flags(argv):
     """Parses the command line; a misspelt flag, config key or variant is bad input."""
     with user_errors():
-        keys = (re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in argv)
-        schema.check_names(KEYS, [key.group(1) for key in keys if key])
-    try:
-        return FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        while error.args and isinstance(error.args[0], Exception):
-            error = error.args[0]
-        lines = [line for line in str(error.args[0] if error.args else error).split("\n") if line]
-        message = ". ".join(lines) if isinstance(error, KeyError) else lines[-1].strip()
-        raise BadInput(message) from error
+        return config_flag.parse(FLAGS, argv, KEYS)
 
 
 def run():

@@ -295,6 +295,14 @@ def check(config: ConfigDict) -> None:
     schema.check(KEYS, flatten(config))
 
 
+def settle(config: ConfigDict) -> ConfigDict:
+    """Returns a config as a command line left it, checked; raises ValueError as `check` does."""
+    nones = {key: None for key, value in flatten(config).items() if value == (None,)}
+    config = override(config, nones)  # None for a tuple is parsed as a tuple of it
+    check(config)
+    return config
+
+
 def override(config: ConfigDict, overrides: dict) -> ConfigDict:
     """Returns a locked copy of a config with other values; raises ValueError on wrong ones."""
     values = schema.check(KEYS, overrides)

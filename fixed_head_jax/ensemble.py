@@ -7,8 +7,6 @@ with `--config.save_predictions=True`. Evaluating such a run leaves `evaluation_
 another split or of the best checkpoint, which can be named in place of the folder.
 """
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from fixed_head_jax.command_line import Parser, user_errors
 from fixed_head_jax.evaluators.classification import classification_metrics, classification_sums
 from fixed_head_jax.report import markdown
 from fixed_head_jax.workdir import replacing
@@ -144,13 +143,11 @@ def _table(runs: Sequence[str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m fixed_head_jax.ensemble")
+    parser = Parser("python -m fixed_head_jax.ensemble")
     parser.add_argument("runs", metavar="RUN", nargs="+", help="workdir, or .npz file")
     options = parser.parse_args(arguments)
-    try:
+    with user_errors(parser):
         print(_table(options.runs), end="")
-    except ValueError as error:
-        sys.exit(f"ensemble: {error}")
 
 
 if __name__ == "__main__":

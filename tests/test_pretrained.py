@@ -344,10 +344,9 @@ def test_convert_checks_and_writes_plain_names(tmp_path, capsys):
     written = load_file(target)
     assert set(written) == set(small_dict())
     assert all(np.array_equal(written[key], value) for key, value in small_dict().items())
-    with pytest.raises(SystemExit, match="pretrained: the weights do not fit"):
+    with pytest.raises(SystemExit, match="2"):
         pretrained.main(["convert", source, target, "--backbone=resnet32", "--image_size=8"])
-    with pytest.raises(SystemExit, match="must end in .safetensors"):
-        pretrained.main(["convert", source, "out.bin", "--backbone=resnet20"])
+    assert "pretrained: the weights do not fit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

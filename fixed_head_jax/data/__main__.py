@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fixed_head_jax.command_line import Parser
 from fixed_head_jax.data import info, pictures, prepared
 from fixed_head_jax.data.builders import DEFINITIONS
 from fixed_head_jax.data.preparing import catalog, image_folder
@@ -68,9 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m fixed_head_jax.data", description=__doc__, allow_abbrev=False
-    )
+    parser = Parser("python -m fixed_head_jax.data", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="prepare | info")
     add = commands.add_parser(
         "prepare",
@@ -78,7 +77,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Writes a dataset in the form that training reads.",
         epilog=_NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add.set_defaults(run=_prepare)
     add.add_argument("dataset", metavar="NAME", help="dataset, or image_folder")
@@ -99,9 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         "--channels", type=int, help="3: RGB, grey images repeated; default grey if all are grey"
     )
     folder.add_argument("--seed", type=int, help="of the draw of the test images; default 0")
-    show = commands.add_parser(
-        "info", help="counts, sizes and examples of a prepared dataset", allow_abbrev=False
-    )
+    show = commands.add_parser("info", help="counts, sizes and examples of a prepared dataset")
     show.set_defaults(run=_info)
     show.add_argument("dataset", metavar="NAME", help="dataset")
     show.add_argument("--data_dir", default="", help="where it is; TFDS's default if empty")
@@ -224,6 +220,8 @@ def _advice(options: argparse.Namespace) -> str:
 
 
 def _info(options: argparse.Namespace) -> None:
+    if options.out:
+        pictures.check_png_path(options.out)
     builder, splits = info.open_splits(options.dataset, options.data_dir, options.split)
     print(info.describe(builder))
     for source in splits:
