@@ -1,6 +1,7 @@
 """Decoding against Pillow, on a photograph, in the formats that datasets have."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -117,6 +118,48 @@ def test_jpeg_with_extra_bytes_inside_is_mended():
 def test_damaged_files_are_errors(data):
     with pytest.raises(ValueError, match="truncated|cannot identify|empty file"):
         decode(data, 3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_heads_may_have_fill_bytes_before_any_marker(count):
+    """T.81, B.1.1.2; a comment holds what looks like a frame at the place of a wrong step."""
+    frame = b"\xff\xc0\0\x11\x08\0\x05\0\x05"
+    comment = b"\xff\xfe\x02\x02" + bytes(0xFF) + frame * 30
+    comment = comment[:4] + comment[4:].ljust(0x0200, b"\0")[:0x0200]
+    data = encoded(PHOTO, "JPEG")
+    parts = [comment, *segments(data[2:])]
+    for index in range(len(parts)):
+        padded = b"".join([*parts[:index], b"\xff" * count, *parts[index:]])
+        head = read_head(b"\xff\xd8" + padded)
+        assert head[:2] == (121, 163)
+        top = decode_top(b"\xff\xd8" + padded, 3, head, 121)
+        np.testing.assert_array_equal(top, decode_top(data, 3, read_head(data), 121))
+
+
+def segments(data: bytes) -> list[bytes]:
+    """Splits a JPEG file behind its first marker at those that follow, up to the scan."""
+    found = []
+    while data[1] != 0xDA:
+        size = 2 + int.from_bytes(data[2:4], "big")
+        found.append(data[:size])
+        data = data[size:]
+    return [*found, data]
+
+
+@pytest.mark.parametrize("marker", [b"\xff\xd9", b"\xff\xdc\0\x04\0\x10", b"\0\0\0\0"])
+def test_heads_that_are_not_understood_are_left_to_the_decoder(marker):
+    data = encoded(PHOTO, "JPEG")
+    assert read_head(data[:2] + marker + data[2:]) is None
+    height = read_head(data).place
+    assert read_head(data[:height] + b"\0\0" + data[height + 2 :]) is None  # told after the scan
+
+
+def test_what_libpng_would_print_of_other_chunks_is_not_printed(capfd):
+    data = encoded(PHOTO, "PNG")
+    profile = b"\0\0\0\x04iCCPx\0\0\x99" + zlib.crc32(b"iCCPx\0\0\x99").to_bytes(4, "big")
+    np.testing.assert_array_equal(decode(data[:33] + profile + data[33:], 3), np.asarray(PHOTO))
+    decode(data[:-12], 3)  # without its last chunk
+    assert capfd.readouterr() == ("", "")
 
 
 def test_heads():

@@ -1,6 +1,8 @@
 """Datasets of one's own, from folders of images."""
 
+import contextlib
 import io
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +13,11 @@ from PIL import Image
 from fixed_head_jax import data
 from fixed_head_jax.data import __main__ as command
 from fixed_head_jax.data.preparing import image_folder
+from fixed_head_jax.data.records import file_name
+from fixed_head_jax.data.selection import listed
+
+# What ends lines for some reader, or controls a terminal.
+CONTROLS = [*map(chr, range(1, 32)), *map(chr, range(127, 160)), "\u2028", "\u2029"]
 
 
 def encode(mode: str = "RGB", seed: int = 0, kind: str = "PNG", **options) -> bytes:
@@ -109,6 +116,8 @@ def test_a_folder_is_grey_if_all_its_images_are(tmp_path, modes, channels):
         (["a/0.png", "b/0.png"], dict(test_fraction=0.5), "is no image; raise it"),
         (["a/0.png", "b/0.png"], dict(seed=-1), "seed >= 0, got None and -1"),
         (["a/0.png", "b /0.png"], {}, "has blanks at its ends"),
+        *((["a/0.png", f"b{c}c/0.png"], {}, "control characters") for c in CONTROLS),
+        (["a/0.png", "caf\udce9/0.png"], {}, r"caf\\udce9' has .*bytes that are not UTF-8"),
     ],
 )  # fmt: skip
 def test_folders_of_another_form_are_one_clear_line(tmp_path, folders, options, message):
@@ -197,6 +206,87 @@ def test_colours_are_not_made_grey(tmp_path, capsys, channels):
     fill(tmp_path, {"owl": 2, "wren": 2})
     assert run(tmp_path, tmp_path / "tfds", f"--channels={channels}") == 2
     assert re.search(f"channels must be 3 .* got {channels}: colours", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", ["Ä owl", "a\u200db", "\ufeffx", "x|y", "émeu\u0301", "鳥"])
+def test_names_of_classes_are_read_back_as_they_are(tmp_path, name):
+    fill(tmp_path / "birds", {name: 1, "wren": 1})
+    assert run(tmp_path / "birds", tmp_path, "--test_fraction=0") == 0
+    dataset = data.open_dataset("my_birds", "train", str(tmp_path), image_size=6)
+    assert dataset.source.class_names == tuple(sorted([name, "wren"]))
+
+
+def test_names_of_files_are_text_of_one_line(tmp_path, capsys):
+    """They are so in messages, in the records, and so in lists of files."""
+    birds = tmp_path / "bir\udcffds"
+    fill(birds, {"owl": 1, "wren": 1})
+    for name, content in (("caf\udce9\n.png", encode(seed=7)), ("\u2028.png", b"no image")):
+        (birds / "owl" / name).write_bytes(content)
+    (birds / "owl" / "note.t\udcfft").touch()
+    assert run(birds, tmp_path, "--test_fraction=0", "--skip_bad") == 0
+    out = capsys.readouterr().out
+    assert "1 .t\\xfft" in out and "train: owl/\\u2028.png: not an image" in out
+    assert (tmp_path / "my_birds_problems.txt").read_text().count("\n") == 1
+    source = data.open_dataset("my_birds", "train", str(tmp_path), image_size=6).source
+    stored = [file_name(record) for record in source.records.__getitems__([0, 1, 2])]
+    assert sorted(stored) == ["owl/00.png", "owl/caf\\xe9\\n.png", "wren/00.png"]
+    (tmp_path / "list.txt").write_text("owl/caf\\xe9\\n.png\n")
+    assert stored[listed(str(tmp_path / "list.txt"), lambda: stored)[0]] == sorted(stored)[1]
+
+
+def test_output_of_another_encoding_and_odd_directories_are_no_tracebacks(tmp_path, capsys):
+    fill(tmp_path / "birds", {"Ä": 1, "wren": 1})
+    odd = tmp_path / "d\udce9"
+    assert run(tmp_path / "birds", odd, "--test_fraction=0") == 2
+    assert re.search(r"data_dir '.*d\\udce9' is not UTF-8; choose another", capsys.readouterr().err)
+    assert run(tmp_path / "birds", tmp_path, "--test_fraction=0") == 0
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii", errors="strict")
+    with contextlib.redirect_stdout(stream):
+        assert command.main(["info", "my_birds", f"--data_dir={tmp_path}"]) == 0
+    stream.seek(0)
+    assert "\\xc4 " in stream.read()
+
+
+def test_what_is_no_file_is_a_bad_image_and_hangs_nothing(tmp_path, capsys):
+    birds = tmp_path / "birds"
+    fill(birds, {"owl": 1, "wren": 1})
+    os.mkfifo(birds / "owl" / "pipe.png")
+    assert run(birds, tmp_path, "--test_fraction=0") == 2
+    assert "train: owl/pipe.png: empty, or cannot be opened" in capsys.readouterr().out
+    assert image_folder.read(birds, 0.0)[0].channels == 3
+
+
+def test_a_class_that_is_emptied_says_by_which_files(tmp_path, capsys):
+    birds = tmp_path / "birds"
+    fill(birds, {"owl": 1, "wren": 1})
+    (birds / "owl" / "00.png").write_bytes(b"no image")
+    (birds / "owl" / "turned.png").write_bytes(encode("RGBA"))
+    (birds / "wren" / "bad.png").touch()
+    assert run(birds, tmp_path, "--test_fraction=0", "--skip_bad") == 2
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1:] == [
+        "  train: owl/00.png: not an image that Pillow can read",
+        "  train: owl/turned.png: alpha",
+    ]
+    assert "1 classes (owl) have no training images but bad ones; nothing was written" in err
+    assert "mend them or add others, or re-encode" in err and "--skip_bad" not in err
+
+
+@pytest.mark.parametrize(
+    "change", ["--path", "--test_fraction=0.4", "--seed=1", "--channels=3", None]
+)
+def test_prepared_is_said_of_the_same_images_alone(tmp_path, capsys, change):
+    fill(tmp_path / "birds", {"owl": 3, "wren": 3})
+    fill(tmp_path / "fish", {"cod": 3, "eel": 3})
+    assert run(tmp_path / "birds", tmp_path) == 0
+    other = tmp_path / ("fish" if change == "--path" else "birds" if change else "fish/../birds")
+    again = run(other, tmp_path, *([change] if change and change != "--path" else []))
+    out, err = capsys.readouterr()
+    if change:
+        assert again == 2 and "already prepared" not in out
+        assert re.search("already prepared in .*birds, 0.2 of .*choose another --name, or", err)
+    else:
+        assert again == 0 and "my_birds: already prepared in" in out
 
 
 def test_unusual_images_stop_are_left_out_or_are_converted(tmp_path, capsys):

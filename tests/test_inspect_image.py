@@ -1,6 +1,8 @@
 """What is said of images of every kind, and what they are converted to."""
 
 import io
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -81,6 +83,166 @@ def test_a_grey_dataset_expects_grey_images(encoded, traits):
     assert inspect_image.inspect(converted, 1) == inspect_image.Findings()
 
 
+# What Pillow gives is what is stored and what it is converted to: files whose pixels are known
+
+
+UPRIGHT = {
+    1: PIXELS,
+    2: PIXELS[:, ::-1],
+    3: PIXELS[::-1, ::-1],
+    4: PIXELS[::-1],
+    5: PIXELS.transpose(1, 0, 2),
+    6: np.rot90(PIXELS, -1),
+    7: PIXELS[::-1, ::-1].transpose(1, 0, 2),
+    8: np.rot90(PIXELS),
+}
+
+
+def pnm(kind: bytes, largest: int, values) -> bytes:
+    size = 1 if largest < 256 else 2
+    pixels = b"".join(int(value).to_bytes(size, "big") for value in values)
+    return b"%s %d 1 %d\n" % (kind, len(values) // (3 if kind == b"P6" else 1), largest) + pixels
+
+
+def tiff_12_bits(values) -> bytes:
+    """Returns a TIFF file of one row of grey."""
+    bits = "".join(format(value, "012b") for value in values)
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    tags = [(256, len(values)), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1),
+            (278, 1), (279, len(data))]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags))
+    return head + entries + bytes(4)
+
+
+def bmp_565(values) -> bytes:
+    """Returns a BMP file of one row of 16-bit pixels: five bits of red, six of green, five."""
+    pixels = struct.pack(f"<{len(values)}H", *values)
+    info = struct.pack("<IiiHHIIiiII", 40, len(values), 1, 1, 16, 3, len(pixels), 0, 0, 0, 0)
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    return b"BM" + struct.pack("<IHHI", 66 + len(pixels), 0, 0, 66) + info + masks + pixels
+
+
+def row(*colours) -> np.ndarray:
+    return np.array([colours], np.uint8)
+
+
+def deep_row(*values) -> Image.Image:
+    return Image.fromarray(np.array([values], np.uint16))
+
+
+def alpha(pixels, kind: str) -> bytes:
+    return encode(
+        Image.fromarray(np.dstack([pixels, np.full(pixels.shape[:2], 100, np.uint8)])), kind
+    )
+
+
+def animated(kind: str, **options) -> bytes:
+    others = [Image.new("RGB", RGB.size, (level, 0, 0)) for level in (9, 99)]
+    return encode(RGB, kind, save_all=True, append_images=others, **options)
+
+
+LAB = Image.merge("LAB", [Image.fromarray(PIXELS[..., band]) for band in range(3)])
+GREYS = [(0, 0, 0), (85, 85, 85), (170, 170, 170), (255, 255, 255)]
+
+
+@pytest.mark.parametrize(
+    "encoded, expected",
+    [
+        *((encode(RGB, "TIFF", tiffinfo={274: o}), UPRIGHT[o]) for o in range(2, 9)),
+        *((pnm(b"P5", n, [0, n / 3, n * 2 / 3, n]), row(*GREYS)) for n in (3, 15, 1023, 65535)),
+        (pnm(b"P5", 1, [0, 1]), row((0, 0, 0), (255, 255, 255))),
+        (pnm(b"P6", 63, [63, 21, 0]), row((255, 85, 0))),
+        (pnm(b"P6", 1023, [1023, 341, 0]), row((255, 85, 0))),
+        (tiff_12_bits([0, 1365, 2730, 4095]), row(*GREYS)),
+        (encode(deep_row(0, 21845, 43690, 65535), "TIFF"), row(*GREYS)),
+        (encode(deep_row(127, 128, 384, 386)),
+         row((0,) * 3, (0,) * 3, (1,) * 3, (2,) * 3)),
+        (alpha(PIXELS, "TIFF"), PIXELS),
+        (alpha(PIXELS, "PNG"), PIXELS),
+        (bmp_565([0xFFFF, 0xF800, 0x07E0, 0x001F]),
+         row((255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255))),
+        (animated("PNG"), PIXELS),
+        (animated("PNG", default_image=True), PIXELS),  # a still image, then another animation
+        (animated("WEBP", lossless=True), PIXELS),
+        (animated("TIFF"), PIXELS),
+        (encode(LAB, "TIFF"), np.asarray(LAB.convert("RGB"))),
+    ],
+)  # fmt: skip
+def test_pixels_are_those_of_pillow_stored_and_converted(encoded, expected):
+    findings = inspect_image.inspect(encoded)
+    assert not findings.error and not {"damaged", "EXIF rotation"} & {*findings.traits}
+    np.testing.assert_array_equal(decode(encoded, 3), expected)
+    np.testing.assert_array_equal(pixels(encoded), expected)
+
+
+@pytest.mark.parametrize(
+    "image, message",
+    [
+        (Image.fromarray(np.linspace(0, 1, 8, dtype=np.float32)[None]), "floating-point numbers"),
+        (Image.fromarray(np.array([[0, 70000]], np.int32)), "32-bit or signed integers"),
+    ],
+)
+def test_depths_of_unknown_range_are_refused(image, message):
+    encoded = encode(image, "TIFF")
+    assert inspect_image.inspect(encoded).error.startswith(f"its pixels are {message}, of a range")
+    with pytest.raises(ValueError, match="save it at 8 or 16 bits"):
+        decode(encoded, 3)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 1])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_orientations_that_turn_nothing_are_no_fault(orientation, kind):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    assert inspect_image.inspect(encode(RGB, kind, exif=tags)) == inspect_image.Findings()
+
+
+def overwrite(encoded: bytes, place: int, damage: bytes) -> bytes:
+    return encoded[:place] + damage + encoded[place + len(damage) :]
+
+
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    check = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + check
+
+
+SMOOTH = RGB.resize((96, 80), Image.BICUBIC)
+PAIR = encode(SMOOTH, "MPO", save_all=True, append_images=[SMOOTH])
+FAX = encode(SMOOTH.convert("1"), "TIFF", compression="group4")
+IDAT = zlib.compress(bytes(40 * 181) + b"more")
+PNG_HEAD = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 60, 40, 8, 2, 0, 0, 0))
+TOO_MUCH = PNG_HEAD + png_chunk(b"IDAT", IDAT) + png_chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        overwrite(PAIR, PAIR.index(b"\xff\xda") + 100, b"\xff\xd9"),
+        overwrite(FAX, 100, b"\xff" * 40),
+        TOO_MUCH,
+    ],
+    ids=["of two pictures", "fax", "too many rows"],
+)
+def test_damage_that_pillow_passes_over_is_damage_and_nothing_is_printed(encoded, capfd):
+    findings = inspect_image.inspect(encoded)
+    assert not findings.error and "damaged" in findings.traits
+    inspect_image.convert(encoded, 3)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_damaged_tiffs_are_refused_and_nothing_is_printed(capfd):
+    encoded = encode(SMOOTH, "TIFF", compression="tiff_lzw")
+    assert inspect_image.inspect(overwrite(encoded, 500, b"\xff" * 50)).error.startswith("cut off")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("level, traits", [(1, ("read differently",)), (0, ())])
+def test_what_training_would_read_differently_is_named(monkeypatch, level, traits):
+    monkeypatch.setattr(inspect_image, "decode", lambda *_: PIXELS ^ level)
+    assert inspect_image.inspect(PNG) == inspect_image.Findings("", traits)
+
+
 @pytest.mark.parametrize(
     "encoded, message",
     [
@@ -131,20 +293,8 @@ def test_conversion_keeps_the_pixels():
     assert np.abs(pixels(inks).astype(int) - PIXELS).mean() < 8
 
 
-@pytest.mark.parametrize(
-    "orientation, upright",
-    [
-        (1, PIXELS),
-        (2, PIXELS[:, ::-1]),
-        (3, PIXELS[::-1, ::-1]),
-        (4, PIXELS[::-1]),
-        (5, PIXELS.transpose(1, 0, 2)),
-        (6, np.rot90(PIXELS, -1)),
-        (7, PIXELS[::-1, ::-1].transpose(1, 0, 2)),
-        (8, np.rot90(PIXELS)),
-    ],
-)
-def test_conversion_turns_images_upright(orientation, upright):
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_conversion_turns_images_upright(orientation):
     tags = Image.Exif()
     tags[0x0112] = orientation
-    np.testing.assert_array_equal(pixels(encode(RGB, exif=tags)), upright)
+    np.testing.assert_array_equal(pixels(encode(RGB, exif=tags)), UPRIGHT[orientation])

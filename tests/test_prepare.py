@@ -179,7 +179,7 @@ def test_unusual_images_are_refused_or_converted_on_demand(tmp_path):
         (dict(counts={"train": 10}), "split 'train' has 9 images where there must be 10; get"),
         (dict(counts={"test": 2}), "split 'test' has 3 images where there must be 2"),
         (dict(test=[]), "split 'test' has no images"),
-        (dict(train=GOOD[:2]), r"classes without training images: 1 \(c\); add some"),
+        (dict(train=GOOD[:2]), r"1 classes \(c\) have no training images; add some"),
         (dict(image_shape=(8, 8, 3)), "12 of 12 images cannot be used"),
     ],
 )
@@ -188,6 +188,19 @@ def test_what_is_not_as_defined_is_an_error(tmp_path, changes, message):
         prepare("toy", define(**changes), tmp_path)
     assert "\n" not in str(caught.value)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["b\r", " b", "b\n", ""])
+def test_names_that_are_not_read_back_as_written_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="class names are not read back as written"):
+        prepare("toy", define(class_names=("a", name, "c")), tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_a_split_that_is_emptied_says_by_which_files(tmp_path):
+    with pytest.raises(BadImagesError, match="'test' has no images but bad ones") as caught:
+        prepare("toy", define(test=[BAD[1]]), tmp_path, skip_bad=True)
+    assert caught.value.problems == ["test: empty.png: empty, or cannot be opened"]
 
 
 def test_images_left_out_count_as_seen(tmp_path):

@@ -1,6 +1,8 @@
 """Prepares datasets for training, and says what a prepared one holds."""
 
 import argparse
+import io
+import logging
 import sys
 import textwrap
 import time
@@ -31,13 +33,15 @@ NAME is one of
 Every image of the first and the last kind is decoded before anything is written. Images that are
 empty, no images, cut off, of a label or size that cannot be, or the second of their name are bad:
 all are listed in DATA_DIR/NAME_problems.txt and nothing is written; --skip_bad leaves them out.
-Grey, CMYK, alpha, 16-bit, palette, EXIF-rotated and JPEG images with damage that decoders pass over
-in silence, of an official archive, are part of the published data:
-they are counted, stored as they are, and read as 8-bit pixels in stored
-orientation. In an image folder they are bad too; --skip_bad leaves them out, --convert stores
-those alone as 8-bit upright PNG (alpha dropped); --channels=3 takes grey ones as they
-are. All other images keep their bytes. While it runs, preparing takes twice the space of the
-dataset.
+So are images whose largest value is not known: floats, 32-bit integers.
+Grey, CMYK, alpha, 16-bit, palette and EXIF-rotated images, those with damage that decoders pass
+over in silence, and those that training would read differently from Pillow, of an official archive,
+are part of the published data: they are counted, stored as they are, and read as 8-bit pixels in
+stored orientation. In an image folder they are bad too; --skip_bad leaves them out,
+--convert stores those alone as 8-bit upright PNG (alpha dropped). All other images keep their
+bytes. Where grey ones belong among RGB, --channels=3 takes them as they are. Pixels are those that
+Pillow gives: of animations and pages the first; of deeper images the largest value of their depth
+becomes 255. While it runs, preparing takes twice the space of the dataset.
 
 TFDS datasets are written as array_record; where files in tfrecord are there already, they are
 converted next to them, without TensorFlow. For preparing from the archives, most of them need
@@ -51,12 +55,16 @@ exit codes: 0 done or done before, 2 bad input, 130 interrupted (nothing half-wr
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command line and returns its exit code."""
     options = _parser().parse_args(arguments)
-    # Pillow warns of odd tags and of very large images; neither is an error.
+    # Pillow warns of odd tags and of very large images, without the file's name; what it cannot
+    # read it raises as well.
     warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may be what its encoding does not have
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options.run(options)
     except BadImagesError as error:
-        print(*_list_problems(options, error.problems), sep="\n")
+        print(*_list_problems(options, error.problems, "cannot be used"), sep="\n")
         print(f"{error}; {_advice(options)}", file=sys.stderr)
         return 2
     except (ValueError, OSError, RuntimeError) as error:  # of damaged files, too
@@ -160,6 +168,8 @@ def _prepare_checked(options: argparse.Namespace) -> None:
     name, start = options.name or options.dataset, time.monotonic()
     target = dataset_path(name, options.data_dir)
     if is_complete(target):
+        if options.path:
+            _check_same_folder(options, target)
         print(f"{name}: already prepared in {target}; remove that folder to prepare it again")
         return
     if options.path:
@@ -179,9 +189,23 @@ def _prepare_checked(options: argparse.Namespace) -> None:
     )
     _print_report(name, report, len(definition.class_names), time.monotonic() - start)
     if report.left_out:
-        print(*_list_problems(options, report.left_out), sep="\n")
+        print(*_list_problems(options, report.left_out, "were left out"), sep="\n")
     else:
         _problems_path(options).unlink(missing_ok=True)
+
+
+def _check_same_folder(options: argparse.Namespace, target: Path) -> None:
+    """Raises ValueError unless the dataset at `target` was made of what the options say."""
+    made_of = prepared.find(options.name, options.data_dir).info.description
+    asked = image_folder.describe(
+        options.path, options.test_fraction, options.seed or 0, options.channels
+    )
+    if made_of != asked:
+        raise ValueError(
+            f"{options.name} is already prepared in {str(target)!r}, of something else: "
+            f"{made_of!r} instead of {asked!r}; choose another --name, or remove that folder to "
+            "prepare it again"
+        )
 
 
 def _print_report(name: str, report: Report, num_classes: int, seconds: float) -> None:
@@ -200,23 +224,25 @@ def _problems_path(options: argparse.Namespace) -> Path:
     return dataset_path(name, options.data_dir).parents[1] / f"{name}_problems.txt"
 
 
-def _list_problems(options: argparse.Namespace, problems: Sequence[str]) -> list[str]:
+def _list_problems(options: argparse.Namespace, problems: Sequence[str], what: str) -> list[str]:
     """Writes all problems to a file and returns the lines for the screen."""
     path = _problems_path(options)
     path.write_text("\n".join(problems) + "\n", "utf-8", "backslashreplace")
     more = [f"  ... and {len(problems) - _SHOWN:,} more"] if len(problems) > _SHOWN else []
     shown = [f"  {line}" for line in problems[:_SHOWN]]
-    what = "were left out" if options.skip_bad else "cannot be used"
     return [f"images that {what}: {len(problems):,}, all listed in {path}", *shown, *more]
 
 
 def _advice(options: argparse.Namespace) -> str:
+    advice = "mend them or " + (
+        "add others" if options.skip_bad else "leave them out with --skip_bad"
+    )
     if options.path and not options.convert:
-        return (
-            "mend them, leave them out with --skip_bad, or re-encode those that are grey, CMYK, "
-            "alpha, 16-bit, palette or rotated with --convert; where grey ones belong, --channels=3"
+        advice += (
+            ", or re-encode those that are grey, CMYK, alpha, 16-bit, palette, rotated, damaged or "
+            "read differently with --convert; where grey ones belong, --channels=3"
         )
-    return "mend them or leave them out with --skip_bad"
+    return advice
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -43,7 +43,7 @@ def listed(list_file: str, file_names: Callable[[], list[str]]) -> Int32[np.ndar
         ValueError: if the list cannot be read, or files in it are not in the split.
     """
     try:
-        lines = Path(list_file).read_text(encoding="utf-8").splitlines()
+        lines = Path(list_file).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeError) as error:
         raise ValueError(f"data.train_list={list_file!r} cannot be read: {error}") from error
     names = {line.strip() for line in lines} - {""}

@@ -52,8 +52,9 @@ def find(manual_dir: Path | None, names: Sequence[str], homepage: str) -> Path:
             f"manual_dir is not set; set it to the folder that holds {wanted} (from {homepage})"
         )
     for name in names:
-        if (manual_dir / name).exists():
-            return manual_dir / name
+        path = manual_dir / name
+        if path.is_file() or path.is_dir():  # opening a named pipe would hang
+            return path
     raise ValueError(
         f"no {wanted} in manual_dir {str(manual_dir)!r}; get it from {homepage} and put it there"
     )

@@ -2,7 +2,9 @@
 
 import collections
 import itertools
+import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from fixed_head_jax.data.preparing import inspect_image
 EXTENSIONS = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 SPLITS = ("train", "validation", "val", "test")
 TEST_FRACTION = 0.2
+_UNFIT = ("Cc", "Zl", "Zp")  # controls, separators of lines and paragraphs: break lists of names
 
 Files = dict[str, tuple[Path, ...]]  # class -> its images
 
@@ -32,6 +35,18 @@ def check_name(name: str) -> None:
     taken = {*DEFINITIONS, "image_folder", *tfds.list_builders(with_community_datasets=False)}
     if name in taken:
         raise ValueError(f"name {name!r} is that of another dataset; choose one of your own")
+
+
+def describe(
+    path: str | Path, test_fraction: float | None = None, seed: int = 0, channels: int | None = None
+) -> str:
+    """Returns the description of the dataset that `read` defines: what it was made of."""
+    path, drawn = Path(path), ""
+    fraction = TEST_FRACTION if test_fraction is None else test_fraction
+    if fraction and not _folders(path / "train"):
+        drawn = f", {fraction:g} of each class drawn for the test with seed {seed}"
+    repeated = ", grey ones as RGB" if channels else ""
+    return f"Images of the folder {as_text(str(path.resolve()))}{drawn}{repeated}."
 
 
 def read(
@@ -77,7 +92,8 @@ def read(
     else:
         files = _read_classes(path, ignored)
         splits = _divide(files, TEST_FRACTION if test_fraction is None else test_fraction, seed)
-    return _define(path, splits, channels), dict(ignored)
+    description = describe(path, test_fraction, seed, channels)
+    return _define(path, splits, description, channels), dict(ignored)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -90,8 +106,11 @@ def _read_classes(path: Path, ignored: collections.Counter) -> Files:
     """Returns the images of each class folder in `path`."""
     files = {}
     for folder in _folders(path):
-        if folder.name != folder.name.strip() or "\n" in folder.name:
-            raise ValueError(f"class folder {str(folder)!r} has blanks at its ends; rename it")
+        if folder.name != as_text(folder.name).strip():  # it would be read back as another
+            raise ValueError(
+                f"class folder {str(folder)!r} has blanks at its ends, control characters or bytes "
+                "that are not UTF-8; rename it"
+            )
         if inner := _folders(folder):
             raise ValueError(
                 f"class folder {str(folder)!r} holds a folder {inner[0].name!r}; put the images "
@@ -100,7 +119,8 @@ def _read_classes(path: Path, ignored: collections.Counter) -> Files:
         visible = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
         is_image = [p.suffix.lower() in EXTENSIONS for p in visible]
         files[folder.name] = tuple(itertools.compress(visible, is_image))
-        ignored.update(p.suffix.lower() for p in visible if p.suffix.lower() not in EXTENSIONS)
+        others = [p.suffix.lower() for p in visible if p.suffix.lower() not in EXTENSIONS]
+        ignored.update(map(as_text, others))
     if len(files) < 2:
         raise ValueError(
             f"{str(path)!r} holds {len(files)} class folders; there must be at least 2"
@@ -150,13 +170,15 @@ def _divide(files: Files, test_fraction: float, seed: int) -> dict[str, Files]:
     return {"train": train, "test": test}
 
 
-def _define(path: Path, splits: Mapping[str, Files], channels: int | None) -> Definition:
+def _define(
+    path: Path, splits: Mapping[str, Files], description: str, channels: int | None
+) -> Definition:
     images = (image for files in splits.values() for group in files.values() for image in group)
     return Definition(
         class_names=tuple(splits["train"]),
         splits={split: _reader(path, files) for split, files in splits.items()},
         counts={s: sum(map(len, files.values())) for s, files in splits.items()},
-        description=f"Images of the folder {path.resolve().name}.",
+        description=description,
         homepage="",
         channels=channels or (1 if all(map(_is_grey, images)) else 3),
         repeats_grey=channels == 3,
@@ -171,19 +193,33 @@ def _examples(path: Path, classes: Sequence[Sequence[Path]]) -> Iterator[Example
     for label, images in enumerate(classes):
         for image in images:
             try:
-                encoded = image.read_bytes()
-            except OSError:  # such as a dead link: one bad image among others
+                encoded = image.read_bytes() if image.is_file() else b""  # a pipe would hang
+            except OSError:  # one bad image among others
                 encoded = b""
-            yield Example(image.relative_to(path).as_posix(), encoded, label)
+            yield Example(as_text(str(image.relative_to(path))), encoded, label)
 
 
 def _is_grey(path: Path) -> bool:
     """Returns whether an image is grey; one that cannot be opened has no say."""
+    if not path.is_file():  # a pipe would hang
+        return True
     try:
         with Image.open(path) as image:
             return inspect_image.is_grey(image)
     except Exception:  # found and named when every image is checked
         return True
+
+
+def as_text(name: str) -> str:
+    """Returns the name of a file as one line of text.
+
+    Bytes that are not UTF-8 and characters that end lines or control a terminal become escapes.
+    """
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _UNFIT else c
+        for c in text
+    )
 
 
 def _shorten(names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,8 +49,17 @@ class BadImagesError(ValueError):
 
 
 def dataset_path(name: str, data_dir: str | os.PathLike = "") -> Path:
-    """Returns where a dataset of ours is kept; `data_dir` is empty for TFDS's default."""
-    return Path(data_dir or constants.DATA_DIR, name, write.VERSION)
+    """Returns where a dataset of ours is kept; `data_dir` is empty for TFDS's default.
+
+    Raises:
+        ValueError: if the directory's name is not UTF-8, which array_record needs.
+    """
+    data_dir = str(data_dir or constants.DATA_DIR)
+    try:
+        data_dir.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"data_dir {data_dir!r} is not UTF-8; choose another") from error
+    return Path(data_dir, name, write.VERSION)
 
 
 def prepare(
@@ -107,6 +116,12 @@ class _Policy(NamedTuple):
     progress: bool
 
 
+class _Problem(NamedTuple):
+    split: str
+    label: int
+    line: str
+
+
 @dataclasses.dataclass
 class _Tally:
     """What has been seen of the images so far."""
@@ -115,7 +130,7 @@ class _Tally:
     kept: dict[str, collections.Counter] = dataclasses.field(default_factory=dict)
     traits: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     converted: int = 0
-    problems: list[str] = dataclasses.field(default_factory=list)
+    problems: list[_Problem] = dataclasses.field(default_factory=list)
 
 
 def _fill(
@@ -136,7 +151,8 @@ def _fill(
         spilled.path.unlink()
     write.write_metadata(folder, definition, infos)
     counts = {split: kept.total() for split, kept in tally.kept.items()}
-    return Report(folder, counts, dict(tally.traits), tally.converted, tuple(tally.problems))
+    left_out = tuple(problem.line for problem in tally.problems)
+    return Report(folder, counts, dict(tally.traits), tally.converted, left_out)
 
 
 def _checked_examples(
@@ -158,7 +174,8 @@ def _checked_examples(
             error = ", ".join(findings.traits)
         names.add(example.name)
         if error:
-            tally.problems.append(f"{split}: {example.name}: {error}")
+            line = f"{split}: {example.name}: {error}"
+            tally.problems.append(_Problem(split, example.label, line))
             continue
         tally.traits.update(findings.traits)
         tally.converted += bool(findings.traits) and policy.unusual == "convert"
@@ -185,7 +202,7 @@ def _check_tally(name: str, definition: Definition, policy: _Policy, tally: _Tal
         raise BadImagesError(
             f"dataset {name!r}: {len(tally.problems):,} of {sum(tally.seen.values()):,} images "
             "cannot be used; nothing was written",
-            tally.problems,
+            [problem.line for problem in tally.problems],
         )
     for split, kept in tally.kept.items():
         seen, expected = tally.seen.get(split, 0), definition.counts.get(split)
@@ -195,18 +212,26 @@ def _check_tally(name: str, definition: Definition, policy: _Policy, tally: _Tal
                 f"{expected:,}; get its files anew"
             )
         if not kept:
-            raise ValueError(f"dataset {name!r}: split {split!r} has no images; add some")
+            problems = [problem.line for problem in tally.problems if problem.split == split]
+            _refuse(f"dataset {name!r}: split {split!r} has no images", problems)
     if "train" in tally.kept:
-        _check_classes(name, definition.class_names, tally.kept["train"])
+        _check_classes(name, definition.class_names, tally)
 
 
-def _check_classes(name: str, class_names: Sequence[str], kept: Mapping[int, int]) -> None:
-    empty = [class_name for label, class_name in enumerate(class_names) if label not in kept]
+def _check_classes(name: str, class_names: Sequence[str], tally: _Tally) -> None:
+    empty = [label for label in range(len(class_names)) if label not in tally.kept["train"]]
     if empty:
-        shown = ", ".join(empty[:20]) + (" ..." if len(empty) > 20 else "")
-        raise ValueError(
-            f"dataset {name!r}: classes without training images: {len(empty):,} ({shown}); add some"
-        )
+        shown = ", ".join(class_names[label] for label in empty[:20])
+        shown += " ..." if len(empty) > 20 else ""
+        bad = [p.line for p in tally.problems if p.split == "train" and p.label in empty]
+        _refuse(f"dataset {name!r}: {len(empty):,} classes ({shown}) have no training images", bad)
+
+
+def _refuse(message: str, problems: list[str]) -> None:
+    """Raises for what has no images, or none but those in `problems`."""
+    if problems:
+        raise BadImagesError(f"{message} but bad ones; nothing was written", problems)
+    raise ValueError(f"{message}; add some")
 
 
 def _map_in_order(function: Callable, items: Iterable, num_threads: int) -> Iterator:

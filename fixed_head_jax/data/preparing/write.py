@@ -137,7 +137,11 @@ def num_records(path: Path) -> int:
 def write_metadata(
     folder: Path, definition: Definition, splits: Sequence[tfds.core.SplitInfo]
 ) -> None:
-    """Writes the files by which TFDS opens the shards in `folder` without any code."""
+    """Writes the files by which TFDS opens the shards in `folder` without any code.
+
+    Raises:
+        ValueError: if the names of the classes are not read back as they are.
+    """
     shape = definition.image_shape or (None, None, definition.channels)
     tfds.folder_dataset.write_metadata(
         data_dir=folder,
@@ -156,6 +160,14 @@ def write_metadata(
         supervised_keys=("image", "label"),
         disable_shuffling=not definition.shuffled,
     )
+    # A line of a file each, stripped: a name that does not survive would shift all labels.
+    names = tfds.builder_from_directory(folder).info.features["label"].names
+    if tuple(names) != tuple(definition.class_names):
+        changed = sorted({*definition.class_names} - {*names})
+        raise ValueError(
+            f"class names are not read back as written: {changed[:5]}; use names without blanks at "
+            "their ends and line ends"
+        )
 
 
 def _serialize(example: Example) -> bytes:
