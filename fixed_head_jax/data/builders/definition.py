@@ -29,10 +29,10 @@ class Definition(NamedTuple):
         description: one line.
         homepage: of the dataset.
         channels: 1 or 3.
-        repeats_grey: whether grey images in a dataset of three channels are meant to be there.
         image_shape: (height, width, channels) where all images have it, else None.
         shuffled: whether the examples are stored in an order of their own (a hash of the names),
             so that a slice of a split is a random part of it; if not, as they come.
+        repeats_grey: whether grey images in a dataset of three channels are meant to be there.
     """
 
     class_names: tuple[str, ...]
@@ -41,6 +41,6 @@ class Definition(NamedTuple):
     description: str
     homepage: str
     channels: int = 3
-    repeats_grey: bool = False
     image_shape: tuple[int, int, int] | None = None
     shuffled: bool = True
+    repeats_grey: bool = False
