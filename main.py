@@ -5,23 +5,29 @@ import importlib.util
 import signal
 import sys
 import threading
+import urllib.parse
 from pathlib import Path
 
-import jax
-from absl import app, flags, logging
+EXIT_BAD_INPUT, EXIT_NON_FINITE, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 75, 130
 
-from configs.common import EVALUATION_MAY_DIFFER, KEYS, MAY_DIFFER, flatten, override, settle
-from fixed_head_jax import config_flag, experiment, search, stages, sweep, train, workdir
-from fixed_head_jax.checkpoint import has_checkpoint
-from fixed_head_jax.data.records import BadRecordError
-from fixed_head_jax.ensemble import PREDICTIONS_FILE, PredictionsError
-from fixed_head_jax.interval_log import NonFiniteLossError
-from fixed_head_jax.transfer import FROM_SCRATCH
+try:  # takes seconds
+    import jax
+    from absl import app, flags, logging
+
+    from configs import common
+    from configs.common import EVALUATION_MAY_DIFFER, KEYS, MAY_DIFFER, override, settle
+    from fixed_head_jax import config_flag, experiment, search, stages, sweep, train, workdir
+    from fixed_head_jax.checkpoint import DamagedCheckpointError, last_step
+    from fixed_head_jax.data.records import BadRecordError
+    from fixed_head_jax.ensemble import PREDICTIONS_FILE, PredictionsError
+    from fixed_head_jax.interval_log import NonFiniteLossError
+    from fixed_head_jax.schema import flatten
+    from fixed_head_jax.transfer import FROM_SCRATCH
+except KeyboardInterrupt:
+    print("main.py: interrupted before it began", file=sys.stderr)
+    sys.exit(EXIT_INTERRUPTED)
 
 FLAGS = flags.FLAGS
-# What a stage starts from is in its plan: the folder of all stages may move.
-STAGE_MAY_DIFFER = (*MAY_DIFFER, "init_from")
-EXIT_BAD_INPUT, EXIT_NON_FINITE, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 75, 130
 
 _CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; what is in it goes on.")
@@ -45,18 +51,32 @@ def user_errors():
         raise BadInput(error) from error
 
 
-def build(config, folder, for_training, may_differ=MAY_DIFFER):
-    """Checks the config and claims its folder, before anything is compiled."""
+def build(config, folder):
+    """Checks the config and claims its folder for training, before anything is compiled."""
     with user_errors():
-        is_new = for_training and not has_checkpoint(folder)
-        run = experiment.build(config, read_weights=is_new)
-        workdir.claim(folder, flatten(config), may_differ)
+        step = last_step(folder)
+        run = experiment.build(config, read_weights=step is None)
+        # What a stage starts from is in its plan: the folder of all stages may move.
+        may_differ = (*common.may_differ(config), *(("init_from",) if step is not None else ()))
+        claim(run, folder, may_differ, why_not=common.why_not(config))
+        if step is not None and step > run.total_steps:
+            raise BadInput(
+                f"workdir {str(folder)!r} holds step {step:,} of a run that is to end at step "
+                f"{run.total_steps:,}; raise total_epochs or total_steps"
+            )
     return run
 
 
-def train_one(config, folder, stop_requested, may_differ=MAY_DIFFER):
+def claim(run, folder, may_differ, **options):
+    """Claims a folder for a run; keys that an older version's record lacks had their defaults."""
+    data = {key: run.record[key] for key in run.record if key not in KEYS}
+    assumed = {**{name: key.default for name, key in KEYS.items()}, **data}
+    workdir.claim(folder, run.record, may_differ, assumed=assumed, **options)
+
+
+def train_one(config, folder, stop_requested):
     """Trains in `folder`, says where things are and returns the result."""
-    run = build(config, folder, True, may_differ)
+    run = build(config, folder)
     if run.groups and jax.process_index() == 0:
         print(run.groups)
         workdir.write_text(Path(folder) / "groups.md", run.groups)
@@ -84,7 +104,7 @@ def train_all(config, folder, stop_requested, experiment_file):
         workdir.claim(folder, flatten_all(config, plan), MAY_DIFFER)
 
     def run_stage(stage):
-        return train_one(configs[stage.name], stage.folder, stop_requested, STAGE_MAY_DIFFER)
+        return train_one(configs[stage.name], stage.folder, stop_requested)
 
     return stages.run_stages(plan, run_stage, folder, jax.process_index() == 0)
 
@@ -96,19 +116,20 @@ def evaluate(config, folder, experiment_file):
     """
     has_weights = config.init_from not in ("", FROM_SCRATCH)
     for stage in plan_stages(experiment_file, folder) or [stages.Stage("", folder, {})]:
-        stage_config = override(config, stage.overrides)
         with user_errors():
-            if not has_weights:
-                workdir.read_config(stage.folder)
-        run = build(stage_config, stage.folder, has_weights, EVALUATION_MAY_DIFFER)
-        results = train.evaluate(run, stage.folder)
-        if not results:
-            raise BadInput(f"workdir {str(stage.folder)!r} has no checkpoint yet; train first")
-        for step, metrics in results.items():
+            stage_config = override(config, stage.overrides)
+            is_new = last_step(stage.folder) is None
+            trained = {} if has_weights and is_new else workdir.read_config(stage.folder)
+            run = experiment.build(stage_config, read_weights=has_weights and is_new)
+            if is_new and not run.initial:
+                raise BadInput(f"workdir {str(stage.folder)!r} has no checkpoint yet; train first")
+            claim(run, stage.folder, EVALUATION_MAY_DIFFER, is_kept=True)
+        split = stage_config.data.eval_split
+        is_own = split == trained.get("data.eval_split", split)
+        mark = "" if is_own else "_" + urllib.parse.quote(split, safe="")
+        for step, metrics in train.evaluate(run, stage.folder, mark).items():
             for name, value in metrics.items():
                 print(f"{stage.name} step {step:,} {name} {value:.6g}".lstrip())
-            if jax.process_index() == 0:
-                workdir.write_json(Path(stage.folder) / f"evaluation_{step}.json", metrics)
 
 
 def sweep_all(config, folder, stop_requested, experiment_file):
@@ -178,6 +199,18 @@ def flatten_all(config, plan):
     return {**flatten(config), **stage_overrides}
 
 
+def join_cluster():
+    """Connects to the other processes of a cluster that JAX knows how to find."""
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise BadInput(
+            f"--distributed finds no cluster ({reason}); start under SLURM, Open MPI, Kubernetes "
+            "or on Cloud TPU, or leave it out"
+        ) from error
+
+
 def load_experiment_file():
     """Returns `name -> what the config file's function of that name gives`, None without it.
 
@@ -197,11 +230,12 @@ def main(_):
         if flag.value is None:
             raise BadInput(f"--{name}=... is required; see README.md")
     if _DISTRIBUTED.value:
-        jax.distributed.initialize()
+        join_cluster()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    config, folder, experiment_file = _CONFIG.value, _WORKDIR.value, load_experiment_file()
+    config, experiment_file = _CONFIG.value, load_experiment_file()
     with user_errors():
+        folder = workdir.local_folder(_WORKDIR.value)
         config = settle(config)
     if _MODE.value != "train" and _SWEEP.value:
         raise BadInput(
@@ -227,7 +261,7 @@ def run():
     """Runs main; what a user can mend ends in one line and the documented exit code."""
     try:
         app.run(main, flags_parser=parse_flags)
-    except (BadInput, BadRecordError, PredictionsError) as error:
+    except (BadInput, BadRecordError, DamagedCheckpointError, PredictionsError) as error:
         code, message = EXIT_BAD_INPUT, error
     except NonFiniteLossError as error:
         code, message = EXIT_NON_FINITE, error

@@ -17,6 +17,7 @@ from fixed_head_jax.heads import HEADS as LABEL_HEADS
 from fixed_head_jax.schema import (
     FACTORS,
     FLAG,
+    PATH,
     PATTERNS,
     TEXT,
     Key,
@@ -24,6 +25,7 @@ from fixed_head_jax.schema import (
     choice,
     each,
     either,
+    flatten,
     number,
     whole,
 )
@@ -55,7 +57,7 @@ KEYS = {
     "checkpoint_every_steps": Key(0, COUNT, "saves between evaluations; 0: never"),
     "evaluators": Key((), NAMES, "beside the task's own, at every evaluation: see `evaluators`"),
     "final_evaluators": Key((), NAMES, "at the last evaluation only: what takes long"),
-    "superclass_dir": Key("", TEXT, "folder of the class hierarchy that `superclasses` reads"),
+    "superclass_dir": Key("", PATH, "folder of the class hierarchy that `superclasses` reads"),
     "class_grids": Key(0, COUNT, "pictures of so many discovered classes at the end; 0: none"),
     "class_grid_images": Key(9, whole("[1, 10000]"), "in each; a square number"),
     "save_predictions": Key(False, FLAG, "predictions.npz at the end: what ensembles average"),
@@ -63,10 +65,10 @@ KEYS = {
     "steps_per_dispatch": Key(0, COUNT, "steps per call of the device; 0: 1 on CPU, else 10"),
     "accumulation_steps": Key(1, SOME, "micro-batches per update"),
     "ema_decay": Key(0.0, DECAY, "averages of parameters and batch statistics; 0: none"),
-    "data_dir": Key("", TEXT, "where prepared TFDS datasets lie; empty: TFDS's own default"),
+    "data_dir": Key("", PATH, "where prepared TFDS datasets lie; empty: TFDS's own default"),
     "init_from": Key(
         "",
-        TEXT,
+        PATH,
         'weights to start from: .safetensors, .pth or a workdir; empty: none; "none": '
         "from scratch, also where the dials of transfer or init_skip ask for weights",
     ),
@@ -97,7 +99,7 @@ KEYS = {
     "data.train_fraction": Key(
         1.0, number("(0, 1]"), "share of every class to train on, ever the same"
     ),
-    "data.train_list": Key("", TEXT, "text file with the file names to train on; empty: all"),
+    "data.train_list": Key("", PATH, "text file with the file names to train on; empty: all"),
     "data.first_classes": Key(0, COUNT, "keeps the classes below this number; 0: all"),
     "data.skip_classes": Key(0, COUNT, "leaves out the classes below this; others count from 0"),
     "data.image_size": Key(0, PIXELS, "side in pixels after resize and crop; 0: as stored"),
@@ -296,11 +298,10 @@ def check(config: ConfigDict) -> None:
 
 
 def settle(config: ConfigDict) -> ConfigDict:
-    """Returns a config as a command line left it, checked; raises ValueError as `check` does."""
-    nones = {key: None for key, value in flatten(config).items() if value == (None,)}
-    config = override(config, nones)  # None for a tuple is parsed as a tuple of it
-    check(config)
-    return config
+    """Returns a config as a command line left it; raises ValueError if any value is wrong."""
+    # None for a tuple is parsed as a tuple of it.
+    values = {key: None if v == (None,) else v for key, v in flatten(config).items()}
+    return override(config, values)
 
 
 def override(config: ConfigDict, overrides: dict) -> ConfigDict:
@@ -313,14 +314,42 @@ def override(config: ConfigDict, overrides: dict) -> ConfigDict:
 
 # Keys that cannot change what is trained: a run may be resumed with other values.
 MAY_DIFFER = (
-    "data_dir", "data.num_threads", "data.fit_split", "evaluators", "final_evaluators",
-    "superclass_dir", "class_grids", "class_grid_images", "save_predictions",
+    "data_dir", "data.num_threads", "data.placement", "data.fit_split", "evaluators",
+    "final_evaluators", "superclass_dir", "class_grids", "class_grid_images", "save_predictions",
+    "log_every_steps", "checkpoint_every_steps",
 )  # fmt: skip
+_LENGTH = ("total_epochs", "total_steps")
+_EVALUATIONS = ("eval_every_epochs", "eval_batch_size")
 # Keys that cannot change what a checkpoint gives on the evaluation split that is named.
 EVALUATION_MAY_DIFFER = (
-    *MAY_DIFFER, "data.eval_split", "data.placement", "eval_batch_size", "num_devices",
+    *MAY_DIFFER, *_LENGTH, *_EVALUATIONS, "data.eval_split", "eval data", "num_devices",
     "init_from", "init_skip",
 )  # fmt: skip
+
+
+def may_differ(config: ConfigDict) -> tuple[str, ...]:
+    """Returns the keys that the run of a config may be resumed with other values of.
+
+    Beside `MAY_DIFFER` these are its length, where the learning rates so far do not depend on it,
+    and when and in what parts it evaluates, where no learning rate depends on that.
+    """
+    schedule = config.optim.schedule
+    keys = () if schedule == "plateau" else _EVALUATIONS
+    return (*MAY_DIFFER, *keys, *(() if schedule in _FIXES_LENGTH else _LENGTH))
+
+
+def why_not(config: ConfigDict) -> dict[str, str]:
+    """Returns why keys that others may differ in may not in the run of a config."""
+    schedule = config.optim.schedule
+    reason = _FIXES_LENGTH.get(schedule, "")
+    return dict.fromkeys(_LENGTH, f"optim.schedule={schedule!r} {reason}")
+
+
+_FIXES_LENGTH = {
+    "cosine": "spreads over the whole run",
+    "linear": "spreads over the whole run",
+    "plateau": "has counted the evaluation at the end",
+}
 
 
 # Every head, and options unlike its own: small problems want a smaller scale under a margin.
@@ -379,17 +408,6 @@ def variants(arg: str, known: tuple[str, ...]) -> list[str]:
 def choose(variants: list[str], known: Iterable[str], default: str) -> str:
     """Returns the first of the variants that is among the known ones, or the default."""
     return next((name for name in variants if name in known), default)
-
-
-def flatten(config: ConfigDict, prefix: str = "") -> dict:
-    """Returns one level of dotted keys, as overrides on the command line name them."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 if __name__ == "__main__":

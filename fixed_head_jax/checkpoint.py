@@ -1,5 +1,6 @@
 """Checkpoints by orbax: asynchronous, atomic, the last and the best are kept."""
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,10 @@ from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from fixed_head_jax.parallel import state_shardings
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint that cannot be read, named in one line."""
 
 
 class Restored(NamedTuple):
@@ -48,9 +53,8 @@ class Checkpoints:
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
         )
-        self._manager = ocp.CheckpointManager(
-            (Path(workdir) / "checkpoints").absolute(), options=options
-        )
+        self._folder = _folder(workdir)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     @property
     def last_step(self) -> int | None:
@@ -72,7 +76,11 @@ class Checkpoints:
             self._manager.save(step, args=items, metrics=metrics or {})
 
     def restore(self, step: int, abstract_state: Any, mesh: Mesh) -> Restored:
-        """Restores the checkpoint of `step` as a state lies on the mesh, whatever wrote it."""
+        """Restores the checkpoint of `step` as a state lies on the mesh, whatever wrote it.
+
+        Raises:
+            DamagedCheckpointError: if it cannot be read.
+        """
         target = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             abstract_state,
@@ -81,7 +89,8 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(target), host=ocp.args.JsonRestore()
         )
-        restored = self._manager.restore(step, args=items)
+        with _damage(self._folder, step):
+            restored = self._manager.restore(step, args=items)
         return Restored(step, restored["state"], restored["host"])
 
     def close(self) -> None:
@@ -90,9 +99,10 @@ class Checkpoints:
         self._manager.close()
 
 
-def has_checkpoint(workdir: str | Path) -> bool:
-    """Returns whether there is a whole checkpoint in `workdir`."""
-    return any(step.name.isdigit() for step in (Path(workdir) / "checkpoints").glob("*"))
+def last_step(workdir: str | Path) -> int | None:
+    """Returns the step of the newest whole checkpoint in `workdir`, None without any."""
+    steps = [int(path.name) for path in _folder(workdir).glob("*") if path.name.isdigit()]
+    return max(steps, default=None)
 
 
 def read_variables(workdir: str | Path) -> dict[str, Any]:
@@ -102,20 +112,33 @@ def read_variables(workdir: str | Path) -> dict[str, Any]:
         {"params", "batch_stats"?, "fixed"?} as numpy arrays; averages where the run kept them.
 
     Raises:
-        ValueError: if there is no checkpoint, or it is damaged.
+        ValueError: if there is no checkpoint, or it is damaged (`DamagedCheckpointError`).
     """
-    if not has_checkpoint(workdir):
+    if last_step(workdir) is None:
         raise ValueError(f"{str(workdir)!r} holds no checkpoint; name a run's workdir or a file")
-    path = (Path(workdir) / "checkpoints").absolute()
+    path = _folder(workdir)
     handlers = {"state": ocp.StandardCheckpointHandler(), "host": ocp.JsonCheckpointHandler()}
     with ocp.CheckpointManager(path, item_handlers=handlers) as manager:
         step = manager.latest_step()
-        try:
+        with _damage(path, step):
             saved = manager.item_metadata(step)["state"]
             target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
             items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
             state = manager.restore(step, args=items)["state"]
             return {"params": state["params"], **state["model_state"], **state["ema"]}
-        except Exception as error:  # orbax and tensorstore raise many kinds on damaged files
-            reason = type(error).__name__
-            raise ValueError(f"checkpoint {step} in {str(path)!r} is damaged ({reason})") from error
+
+
+def _folder(workdir):
+    return (Path(workdir) / "checkpoints").absolute()
+
+
+@contextlib.contextmanager
+def _damage(folder, step):
+    """Says which checkpoint is damaged where reading it fails."""
+    try:
+        yield
+    except Exception as error:  # orbax and tensorstore raise many kinds on damaged files
+        raise DamagedCheckpointError(
+            f"checkpoint {step} in {str(folder)!r} is damaged ({type(error).__name__}); remove "
+            "its folder to go on from the one before it, or from the start where there is none"
+        ) from error

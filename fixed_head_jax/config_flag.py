@@ -1,5 +1,6 @@
 """The flag --config=FILE.py:VARIANT with its --config.KEY=VALUE, as all commands take it."""
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,10 +62,8 @@ def parse(
         ValueError: on a misspelt flag, file, key or variant, or a value that cannot be read.
     """
     given = (re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in argv)
+    _check_file(argv)
     schema.check_names(keys, [key.group(1) for key in given if key])
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-        if found := re.fullmatch(r"--?config(=(.*))?", argument, re.DOTALL):
-            _check_file(found[2] if found[1] else following)
     try:
         return values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
@@ -84,9 +83,14 @@ def load(arguments: Sequence[str], keys: Mapping[str, schema.Key]) -> ConfigDict
     return flag.value
 
 
-def _check_file(name):
-    path = name.partition(":")[0]
-    if not (path.endswith(".py") and Path(path).is_file()):
-        raise ValueError(
-            f"--config={name}: there is no Python file {path!r}; name one such as configs/digits.py"
-        )
+def _check_file(argv):
+    """Raises ValueError, with the most similar name, where --config names no file."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if name == "config" and argument.startswith("-"):
+            path = Path((value if equals else following).partition(":")[0])
+            if path.suffix != ".py" or not path.is_file():
+                names = [other.name for other in path.parent.glob("*.py")]
+                close = difflib.get_close_matches(path.name, names)
+                hint = f"; did you mean {str(path.parent / close[0])!r}?" if close else ""
+                raise ValueError(f"--config={str(path)!r} is no Python file{hint}")

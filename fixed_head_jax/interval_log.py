@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import numpy as np
@@ -91,8 +91,19 @@ def _fetch(last_step: int, metrics: dict) -> dict[str, list[float]]:
     for key in ("loss", "grad_norm"):
         for offset, value in enumerate(fetched.get(key, ())):
             if not math.isfinite(value):
-                raise NonFiniteLossError(
-                    f"{key} is {value} at step {first_step + offset}; nothing was saved after it: "
-                    "lower optim.lr or set optim.clip_norm, or look at the data of that step"
-                )
+                raise NonFiniteLossError(_message(key, value, first_step + offset))
     return fetched
+
+
+def check_evaluation(step: int, metrics: Mapping[str, float]) -> None:
+    """Raises NonFiniteLossError if a loss that an evaluation after `step` gave is not finite."""
+    for key, value in metrics.items():
+        if key.endswith("/loss") and not math.isfinite(value):
+            raise NonFiniteLossError(_message(key, value, step))
+
+
+def _message(key, value, step):
+    return (
+        f"{key} is {value} at step {step}; nothing was saved after it: lower optim.lr or set "
+        "optim.clip_norm, or look at the data of that step"
+    )

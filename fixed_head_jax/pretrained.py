@@ -15,16 +15,14 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from fixed_head_jax.backbones import BACKBONES
+from fixed_head_jax.backbones import BACKBONES, get_backbone
 from fixed_head_jax.checkpoint import read_variables
 from fixed_head_jax.command_line import Parser, user_errors
 from fixed_head_jax.model import Classifier, get_model
-from fixed_head_jax.torch_names import axes_of, name_of, plain_names, to_detectron2
+from fixed_head_jax.torch_names import CONSTANTS, axes_of, name_of, plain_names, to_detectron2
 from fixed_head_jax.weight_files import read_weights
+from fixed_head_jax.weight_fitting import HEAD, check_patterns, fit, has_background, matches
 from fixed_head_jax.workdir import read_config
-
-_HEAD = r"^head\."
-_SHOWN = 8  # names that an error lists of each kind
 
 
 def from_torch(
@@ -34,13 +32,16 @@ def from_torch(
     *,
     skip_head: bool = False,
     skip: Sequence[str] = (),
+    resample: bool = True,
     rng: jax.Array | None = None,
 ) -> dict[str, Any]:
     """Converts a torch state dict to the variables of a model.
 
     Takes the names of torchvision and timm and those of upstream releases, see
-    `torch_names.plain_names`. Of an Inception v4 classifier with 1,001 rows for 1,000 classes, the
-    first row (the background class of the older file) is dropped.
+    `torch_names.plain_names`, and brings them to the model's shapes, see `weight_fitting.fit`. Of
+    an Inception v4 classifier with 1,001 rows for 1,000 classes, the first row (the background
+    class of the older file) is dropped; the positions of a ViT for another image size than the
+    model's `backbone_options.image_size` are resampled.
 
     Args:
         state_dict: torch name -> array (numpy, or anything `np.asarray` takes).
@@ -50,6 +51,7 @@ def from_torch(
         skip_head: leaves the head at its initial values, and what the state dict has for it out.
         skip: regular expressions, searched in the names (of the classifier: "head.weight",
             "head.bias"): what matches is left at its initial values, or out.
+        resample: whether weights for another image size are resampled, or refused.
         rng: for the initial values of what is skipped; None is `jax.random.key(0)`.
 
     Returns:
@@ -59,7 +61,7 @@ def from_torch(
         ValueError: one, that lists what is missing, unexpected and of another shape; or a pattern
             of `skip` is none, or matches no name.
     """
-    given = plain_names(state_dict, model.backbone.torch_head)
+    given = plain_names(state_dict, model.backbone)
     shape = (image_size, image_size, 3) if isinstance(image_size, int) else image_size
 
     def init(rng):
@@ -68,14 +70,12 @@ def from_torch(
     rng = jax.random.key(0) if rng is None else rng
     expected = traverse_util.flatten_dict(jax.eval_shape(init, rng))
     names = {path: name_of(path) for path in expected}
-    _check_patterns(skip, [*given, *names.values()])
-    patterns = [*skip, _HEAD] if skip_head else skip
-    kept = {path: name for path, name in names.items() if not _matches(patterns, name)}
-    given = {name: value for name, value in given.items() if not _matches(patterns, name)}
+    check_patterns(skip, [*given, *names.values()])
+    patterns = [*skip, HEAD] if skip_head else skip
+    kept = {path: name for path, name in names.items() if not matches(patterns, name)}
+    given = {name: value for name, value in given.items() if not matches(patterns, name)}
     shapes = {kept[path]: _torch_shape(path, expected[path].shape) for path in kept}
-    if _may_have_background(model):
-        _drop_background(given, shapes)
-    _check(given, shapes)
+    given = fit(given, shapes, model.backbone, model.head, resample)
     variables = {} if len(kept) == len(names) else traverse_util.flatten_dict(jax.jit(init)(rng))
     for path, name in kept.items():
         value = given[name].transpose(np.argsort(axes_of(path, given[name].ndim)))
@@ -98,9 +98,9 @@ def to_torch(variables: Mapping[str, Any], model: Classifier) -> dict[str, np.nd
     """
     state_dict = {}
     for path, value in traverse_util.flatten_dict(variables).items():
-        name = re.sub(r"^head\.", f"{model.backbone.torch_head}.", name_of(path))
         value = np.asarray(value).transpose(axes_of(path, np.ndim(value)))
-        state_dict[name] = np.ascontiguousarray(value)
+        # Not `ascontiguousarray`, which makes a vector of a number.
+        state_dict[_torch_name(name_of(path), model)] = np.asarray(value, order="C")
     return state_dict
 
 
@@ -117,68 +117,12 @@ def load(source: str | Path, model: Classifier) -> dict[str, Any]:
     return read_weights(source)
 
 
-def _check_patterns(patterns, names):
-    """Raises ValueError on patterns that are none, or match no name."""
-    if isinstance(patterns, str):
-        raise ValueError(f"skip={patterns!r} is a string; pass a sequence: ({patterns!r},)")
-    for pattern in patterns:
-        try:
-            # A head may have no variables; to leave it out is no mistake then.
-            found = any(re.search(pattern, name) for name in (*names, "head.weight", "head.bias"))
-        except re.error as error:
-            raise ValueError(f"skip pattern {pattern!r} is no pattern: {error}") from error
-        if not found:
-            raise ValueError(f"skip pattern {pattern!r} matches no name; e.g. {names[0]}")
-
-
-def _matches(patterns, name):
-    return any(re.search(pattern, name) for pattern in patterns)
+def _torch_name(name, model):
+    return re.sub(HEAD, f"{model.backbone.torch_head}.", name)
 
 
 def _torch_shape(path, shape):
     return tuple(shape[axis] for axis in axes_of(path, len(shape)))
-
-
-def _may_have_background(model):
-    return getattr(model.backbone, "torch_has_background", False)
-
-
-def _drop_background(given, shapes):
-    """Drops the first row of a classifier with 1,001 rows where the model has 1,000."""
-    for name in ("head.weight", "head.bias"):
-        rows = given[name].shape[:1] if name in given else ()
-        if (shapes.get(name, ())[:1], rows) == ((1000,), (1001,)):
-            given[name] = given[name][1:]
-
-
-def _check(given, shapes):
-    missing = [name for name in shapes if name not in given]
-    unexpected = [name for name in given if name not in shapes]
-    wrong = [
-        f"{name} {given[name].shape} instead of {shapes[name]}"
-        for name in shapes
-        if name in given and given[name].shape != shapes[name]
-    ]
-    found = [
-        f"{kind}: {_list(names)}"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("shape", wrong))
-        if names
-    ]
-    if found:
-        is_rgb = any(
-            name in given and (given[name].shape[1:2], shape[1:2]) == ((3,), (1,))
-            for name, shape in shapes.items()
-        )
-        advice = "Grey images are read as RGB by data.channels=3 in a config. " if is_rgb else ""
-        raise ValueError(
-            f"the weights do not fit the model; {'; '.join(found)}. {advice}Leave parts out with "
-            "skip (init_skip in a config), the classifier by the pattern '^head'"
-        )
-
-
-def _list(names):
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def convert(
@@ -195,8 +139,9 @@ def convert(
         source: a weights file or a workdir.
         target: .safetensors, or .pkl for detectron2's layout.
         backbone: a name of `BACKBONES`. A file's classifier is kept if it is a weight with or
-            without a bias, and left out otherwise.
-        image_size: side in pixels of the images that a file is checked for.
+            without a bias, or that of the t-vMF release, and left out otherwise.
+        image_size: side in pixels of the images that a file is checked for; of a ViT, those that
+            its positions are for.
         channels: of these images.
         skip: patterns of names to leave out.
 
@@ -211,13 +156,9 @@ def convert(
     if not Path(target).absolute().parent.is_dir():
         raise ValueError(f"the folder of OUT {target!r} does not exist; create it")
     if Path(source).is_dir():
-        patterns, (model, variables) = skip, _of_run(source, backbone, skip)
+        state_dict = _of_run(source, backbone, skip)
     else:
-        shape = (image_size, image_size, channels)
-        model, variables, patterns = _of_file(source, backbone, shape, skip)
-    flat = traverse_util.flatten_dict(variables)
-    kept = {path: value for path, value in flat.items() if not _matches(patterns, name_of(path))}
-    state_dict = to_torch(traverse_util.unflatten_dict(kept), model)
+        state_dict = _of_file(source, backbone, (image_size, image_size, channels), skip)
     if Path(target).suffix == ".pkl":
         exported = to_detectron2(state_dict)
         Path(target).write_bytes(pickle.dumps(exported))
@@ -227,34 +168,58 @@ def convert(
 
 
 def _of_run(workdir, backbone, skip):
-    """Returns a model for the names, and the variables of a run."""
+    """Returns the state dict of a run."""
     theirs = read_config(workdir).get("model.backbone")
     if theirs != backbone:
         raise ValueError(f"{workdir!r} is a run of {theirs}, not of {backbone}; name that one")
     variables = read_variables(workdir)
-    _check_patterns(skip, [name_of(path) for path in traverse_util.flatten_dict(variables)])
-    return get_model(2, backbone), variables
+    check_patterns(skip, [name_of(path) for path in traverse_util.flatten_dict(variables)])
+    return to_torch(_without(skip, variables), get_model(2, backbone))
 
 
 def _of_file(file, backbone, shape, skip):
-    """Returns the model that a file fits, its variables, and the patterns of what it lacks."""
-    model, state_dict = get_model(2, backbone), read_weights(file)
-    given = plain_names(state_dict, model.backbone.torch_head)
-    head = {name for name in given if name.startswith("head.")}
-    if head not in ({"head.weight"}, {"head.weight", "head.bias"}):
-        patterns = [*skip, _HEAD]
-        return model, from_torch(state_dict, model, shape, skip=patterns), patterns
-    rows = len(given["head.weight"])
-    rows = 1000 if _may_have_background(model) and rows == 1001 else rows
-    model = get_model(rows, backbone, head_options={"use_bias": "head.bias" in head})
-    return model, from_torch(state_dict, model, shape, skip=skip), skip
+    """Returns the state dict of a file, checked against the model that it fits."""
+    # The table of a ViT has to be for the size that is named: converting resamples nothing.
+    sized = {"image_size": shape[0]} if hasattr(get_backbone(backbone), "image_size") else {}
+    model, state_dict = get_model(2, backbone, backbone_options=sized), read_weights(file)
+    given = plain_names(state_dict, model.backbone)
+    head, options = _head_of(given)
+    constants = {}
+    if head is None:
+        skip = [*skip, HEAD]
+    else:
+        rows = len(given["head.weight"])
+        rows = 1000 if has_background(model.backbone) and rows == 1001 else rows
+        model = get_model(rows, backbone, head, backbone_options=sized, head_options=options)
+        kept = [name for name in CONSTANTS if name in given and not matches(skip, name)]
+        constants = {_torch_name(name, model): given[name] for name in kept}
+    variables = from_torch(state_dict, model, shape, skip=skip, resample=False)
+    return to_torch(_without(skip, variables), model) | constants
+
+
+def _head_of(given):
+    """Returns the head that holds what a file has of a classifier, and its options, or None."""
+    names = {name.removeprefix("head.") for name in given if name.startswith("head.")}
+    if names in ({"weight"}, {"weight", "bias"}):
+        return "linear", {"use_bias": "bias" in names}
+    if {"weight", "raw_scale"} <= names <= {"weight", "raw_scale", "kappa", "bias"}:
+        kappa = given["head.kappa"].item() if "kappa" in names else 0.0
+        return "cosine", {"kappa": kappa, "bias_form": "inside" if "bias" in names else "none"}
+    return None, {}
+
+
+def _without(patterns, variables):
+    """Returns the variables but for those whose names match a pattern."""
+    flat = traverse_util.flatten_dict(variables)
+    kept = {path: value for path, value in flat.items() if not matches(patterns, name_of(path))}
+    return traverse_util.unflatten_dict(kept)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser("python -m fixed_head_jax.pretrained")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("convert", help="check weights and write them to another file")
-    command.add_argument("source", metavar="IN", help=".safetensors, .pth, .pt or a workdir")
+    command.add_argument("source", metavar="IN", help="a file of weights or a workdir")
     command.add_argument("target", metavar="OUT", help=".safetensors, or .pkl for detectron2")
     command.add_argument("--backbone", required=True, choices=BACKBONES)
     command.add_argument("--image_size", type=int, default=224, help="pixels, of a file's images")

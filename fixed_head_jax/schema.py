@@ -5,6 +5,7 @@ intervals: "[0, 1)" holds 0 and not 1; infinity and NaN are in none.
 """
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
@@ -21,12 +22,14 @@ class Kind(NamedTuple):
         words: what they are, to follow "must be".
         holds: whether a value is one of them.
         names: all of them, where they are names.
+        store: makes what a config stores of a value; None: `type`.
     """
 
     type: type
     words: str
     holds: Callable[[Any], bool]
     names: tuple[str, ...] = ()
+    store: Callable[[Any], Any] | None = None
 
 
 class Key(NamedTuple):
@@ -92,6 +95,7 @@ def either(empty: Any, kind: Kind) -> Kind:
 
 FLAG = Kind(bool, "True or False", lambda x: isinstance(x, bool))
 TEXT = Kind(str, "a text without control characters", lambda x: _is_text(x))
+PATH = TEXT._replace(words="a path", store=os.path.expanduser)
 PATTERN = Kind(str, "a regular expression", lambda x: isinstance(x, str) and _compiles(x))
 PATTERNS = each(PATTERN)
 FACTORS = Kind(  # one for each pattern
@@ -109,7 +113,8 @@ def check(keys: Mapping[str, Key], values: Mapping[str, Any]) -> dict[str, Any]:
         values: dotted key -> value, of some of the keys.
 
     Returns:
-        The values, in the types that a config stores: a number of NumPy's is one of Python's.
+        The values as a config stores them: a number of NumPy's as one of Python's, the home
+        folder in a path by its name.
 
     Raises:
         ValueError: if any is wrong, naming them all, or is of no key.
@@ -122,7 +127,8 @@ def check(keys: Mapping[str, Key], values: Mapping[str, Any]) -> dict[str, Any]:
     ]
     if faults:
         raise ValueError("; ".join(faults))
-    return {k: v if v is None else keys[k].kind.type(v) for k, v in values.items()}
+    stores = {key: keys[key].kind.store or keys[key].kind.type for key in values}
+    return {key: None if v is None else stores[key](v) for key, v in values.items()}
 
 
 def check_names(keys: Mapping[str, Key], names: Iterable[str]) -> None:
@@ -130,6 +136,17 @@ def check_names(keys: Mapping[str, Key], names: Iterable[str]) -> None:
     faults = [f"there is no key {name}{_hint(name, keys)}" for name in names if name not in keys]
     if faults:
         raise ValueError("; ".join(faults))
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns a ConfigDict's groups as one level of dotted keys, as the command line names them."""
+    flat = {}
+    for key, value in config.items():
+        if hasattr(value, "items"):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def listing(keys: Mapping[str, Key], part: str = "") -> str:

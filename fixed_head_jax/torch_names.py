@@ -3,7 +3,8 @@
 Submodules are named as in torchvision and timm, so one rule serves every backbone: the path of a
 variable, joined by dots, with `kernel` and a norm's `scale` called weight, `mean` and `var` called
 running_mean and running_var. The classifier is "head" here; each backbone's `torch_head` is its
-name outside.
+name outside. Other code has other names; `plain_names` takes those of the releases that the package
+unites, their heads included.
 """
 
 import re
@@ -16,6 +17,7 @@ from fixed_head_jax.weight_files import unwrap
 
 Path = tuple[str, ...]  # collection, part of the model, submodules ..., leaf
 _LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+CONSTANTS = ("head.kappa",)  # what a release stores beside the variables; a field of our head
 _AXES = {4: (3, 2, 0, 1), 2: (1, 0)}  # of a kernel [kh, kw, in, out] or [in, out]
 
 
@@ -41,23 +43,36 @@ def axes_of(path: Path, ndim: int) -> tuple[int, ...]:
     return _AXES[ndim] if path[-1] == "kernel" else tuple(range(ndim))
 
 
-def plain_names(state_dict: Mapping[str, Any], torch_head: str) -> dict[str, np.ndarray]:
-    """Returns plain name -> array: prefixes removed, the classifier called "head".
+def plain_names(state_dict: Mapping[str, Any], backbone: Any) -> dict[str, np.ndarray]:
+    """Returns plain name -> array: wrappers removed, the classifier called "head".
 
-    Takes training checkpoints, `module.` anywhere, the `backbone.` of a Self-Classifier release
-    (whose own heads become `head.mlp_head` and `head.cls_0` ...) and `shortcut` for `downsample`
-    (the STL-10 ResNet-18 of Shalev et al.). Counters of batches are dropped.
+    Takes training checkpoints, and of releases:
+
+    - Self-Classifier: `backbone.`; its heads become `head.mlp_head` and `head.cls_0` ...;
+    - t-vMF: its head's `s_` becomes `head.raw_scale`, its constant `kappa` is `head.kappa`;
+    - Shalev et al.: `shortcut` for `downsample` (its class vectors are not part of the file).
+
+    `module.` and `_orig_mod.`, which parallel and compiled modules put before their names, go
+    wherever they are; a `model.` or `backbone.` goes only in front, and not where the backbone has
+    a part of that name. Counters of batches are dropped.
+
+    Args:
+        state_dict: torch name -> array, or a checkpoint that holds one, see `unwrap`.
+        backbone: whose `torch_head` and `layers` tell its own names.
 
     Raises:
         ValueError: if two names are the same one plainly.
     """
+    parts = {path.split(".")[0] for layer in backbone.layers for path in layer}
+    outer = "|".join({"model", "backbone"} - parts)
     plain = {}
     for given, value in unwrap(state_dict).items():
-        name = re.sub(r"(^|\.)module\.", r"\1", str(given))
-        name = re.sub(r"^backbone\.", "", name)
+        name = re.sub(r"(?<![^.])(module|_orig_mod)\.", "", str(given))
+        name = re.sub(rf"^(({outer})\.)+", "", name) if outer else name
         name = re.sub(r"\bshortcut\.", "downsample.", name)
-        name = re.sub(rf"^{re.escape(torch_head)}\.", "head.", name)
+        name = re.sub(rf"^{re.escape(backbone.torch_head)}\.", "head.", name)
         name = re.sub(r"^(mlp_head|cls_\d+)\.", r"head.\1.", name)
+        name = re.sub(r"^head\.s_$", "head.raw_scale", name)
         if name.endswith("num_batches_tracked"):
             continue
         if name in plain:

@@ -1,5 +1,6 @@
 """The loop, one for every task: trains or resumes a run, evaluates, saves and logs."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,10 +17,12 @@ from fixed_head_jax.ensemble import PREDICTIONS_FILE, write_predictions
 from fixed_head_jax.evaluators import EVAL, TRAIN
 from fixed_head_jax.evaluators.clustering import assign_clusters, contingency_matrix
 from fixed_head_jax.experiment import Run
-from fixed_head_jax.interval_log import IntervalLog
+from fixed_head_jax.interval_log import IntervalLog, check_evaluation
 from fixed_head_jax.step import TrainState
-from fixed_head_jax.workdir import write_json
+from fixed_head_jax.workdir import RECORD, local_folder, write_json
 from fixed_head_jax.writer import Writer
+
+RESULT = "result.json"
 
 
 class Stopped(Exception):
@@ -70,9 +73,7 @@ def _save_predictions(run: Run, path: Path, programs: Programs, state: TrainStat
         return
     predictions = run.predict(_models(state), programs.eval_arrays[EVAL])
     if jax.process_index() == 0:
-        source = run.eval_data.source
-        split = f"{source.split!r} of {source.name!r}"
-        write_predictions(path, {"split": split, **predictions})
+        write_predictions(path, {"split": run.eval_data.source.full_name, **predictions})
 
 
 def _draw_classes(run: Run, folder: Path, programs: Programs, state: TrainState) -> None:
@@ -97,7 +98,8 @@ def train(run: Run, workdir: str | Path, stop_requested: Callable = lambda: Fals
     """Trains to the end, going on from the last checkpoint in `workdir` if there is one.
 
     Args:
-        run: from `build`; `workdir` must be claimed for it.
+        run: from `build`; a `workdir` that holds another run must not be given, see
+            `workdir.claim`.
         workdir: folder for checkpoints, metrics.jsonl, tensorboard/ and result.json.
         stop_requested: asked after every dispatch; once true, the run saves and raises `Stopped`.
 
@@ -107,14 +109,16 @@ def train(run: Run, workdir: str | Path, stop_requested: Callable = lambda: Fals
 
     Raises:
         NonFiniteLossError: with the step; checkpoints are those from before it.
+        DamagedCheckpointError: if the one to go on from cannot be read.
         Stopped: see `stop_requested`.
+        ValueError: if checkpoints in `workdir` could not be read back.
     """
-    checkpoints = Checkpoints(workdir, f"eval/{run.config.best_metric}")
-    try:
-        result = _loop(run, checkpoints, workdir, stop_requested)
-    finally:
-        checkpoints.close()
-    write_json(Path(workdir) / "result.json", result)
+    folder = local_folder(workdir)
+    if jax.process_index() == 0 and not (folder / RECORD).exists():
+        write_json(folder / RECORD, run.record)
+    with contextlib.closing(Checkpoints(folder, f"eval/{run.config.best_metric}")) as checkpoints:
+        result = _loop(run, checkpoints, folder, stop_requested)
+    write_json(folder / RESULT, result)
     return result
 
 
@@ -132,6 +136,7 @@ def _loop(run, checkpoints, workdir, stop_requested):
     programs = _compile(run, for_training=step < run.total_steps)
     batches = iter(())
     if step < run.total_steps:
+        (workdir / RESULT).unlink(missing_ok=True)  # of a run that is longer now
         batches = run.train_data.train_batches(
             config.seed, config.batch_size, step, run.total_steps - step, parallel.process_shard()
         )
@@ -165,6 +170,7 @@ def _loop(run, checkpoints, workdir, stop_requested):
                 start = time.perf_counter()
                 evaluate = run.final_evaluate if step == run.total_steps else run.evaluate
                 metrics = evaluate(_models(state), programs.eval_arrays)
+                check_evaluation(step, metrics)
                 write(step, metrics)
                 state = _observe(config, state, metrics)
                 save(metrics)
@@ -174,8 +180,8 @@ def _loop(run, checkpoints, workdir, stop_requested):
             if step < run.total_steps and parallel.any_process(stop_requested()):
                 save(None)
                 raise Stopped(f"stopped at step {step:,} of {run.total_steps:,}; state saved")
-    _save_predictions(run, Path(workdir) / PREDICTIONS_FILE, programs, state)
-    _draw_classes(run, Path(workdir) / "classes", programs, state)
+    _save_predictions(run, workdir / PREDICTIONS_FILE, programs, state)
+    _draw_classes(run, workdir / "classes", programs, state)
     fixed = state.model_state.get("fixed", {})
     counts = {"params": _size(state.params, run.is_trained), "fixed": _size(fixed)}
     return {**metrics, **counts, "step": step}
@@ -214,25 +220,37 @@ def _size(tree, counted=None) -> int:
     return sum(jax.tree.leaves(sizes))
 
 
-def evaluate(run: Run, workdir: str | Path) -> dict[int, dict[str, float]]:
+def evaluate(run: Run, workdir: str | Path, mark: str = "") -> dict[int, dict[str, float]]:
     """Evaluates the kept checkpoints of `workdir`, or without any the weights to start from.
+
+    Args:
+        run: from `build`.
+        workdir: folder of the run; `evaluation_<step><mark>.json` there gets the metrics.
+        mark: tells evaluations of a step apart.
 
     Returns:
         Step -> metrics; empty where there are neither checkpoints nor weights.
+
+    Raises:
+        DamagedCheckpointError: if a checkpoint cannot be read.
     """
-    checkpoints = Checkpoints(workdir, f"eval/{run.config.best_metric}")
-    steps = {step for step in (checkpoints.best_step, checkpoints.last_step) if step is not None}
+    folder = local_folder(workdir)
     programs, abstract_state = _compile(run, for_training=False), jax.eval_shape(run.create_state)
     results = {}
-    for step in sorted(steps):
-        state = checkpoints.restore(step, abstract_state, run.mesh).state
+
+    def evaluate_state(step, state):
         results[step] = run.final_evaluate(_models(state), programs.eval_arrays)
-        _save_predictions(run, Path(workdir) / f"evaluation_{step}.npz", programs, state)
-        _draw_classes(run, Path(workdir) / f"classes_{step}", programs, state)
+        _save_predictions(run, folder / f"evaluation_{step}{mark}.npz", programs, state)
+        _draw_classes(run, folder / f"classes_{step}{mark}", programs, state)
+        if jax.process_index() == 0:
+            evaluated = {"split": run.eval_data.source.full_name, **results[step]}
+            write_json(folder / f"evaluation_{step}{mark}.json", evaluated)
+
+    with contextlib.closing(Checkpoints(folder, f"eval/{run.config.best_metric}")) as checkpoints:
+        steps = {checkpoints.best_step, checkpoints.last_step} - {None}
+        for step in sorted(steps):
+            evaluate_state(step, checkpoints.restore(step, abstract_state, run.mesh).state)
     if not steps and run.initial:
-        state = parallel.place_state(jax.jit(run.create_state)(run.initial), run.mesh)
-        results[0] = run.final_evaluate(_models(state), programs.eval_arrays)
-        _save_predictions(run, Path(workdir) / "evaluation_0.npz", programs, state)
-        _draw_classes(run, Path(workdir) / "classes_0", programs, state)
-    checkpoints.close()
+        initial = jax.jit(run.create_state)(run.initial)
+        evaluate_state(0, parallel.place_state(initial, run.mesh))
     return results

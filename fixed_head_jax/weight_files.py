@@ -8,20 +8,22 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-TORCH_SUFFIXES = (".pth", ".pt", ".pth.tar")
-_CONTAINERS = ("state_dict_ema", "state_dict", "model")
+TORCH_SUFFIXES = (".pth", ".pt", ".pth.tar", ".ckpt")
+_CONTAINERS = ("state_dict_ema", "state_dict", "model_state_dict", "model_state", "model")
 # One line for a machine that has torch; `unwrap`'s containers, and tensors alone.
 CONVERSION = (
     'python -c "import sys, torch; from safetensors.torch import save_file; '
     "d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); "
-    "d = next((d[k] for k in ('state_dict_ema', 'state_dict', 'model') if k in d), d); "
+    f"d = next((d[k] for k in {_CONTAINERS} if k in d), d); "
+    "h = {'head.' + k: v for k, v in d.get('fc_state_dict', {}).items()}; "
+    "d = {**d.get('feat_state_dict', d), **h}; "
     "save_file({k: v.detach().clone().contiguous() for k, v in d.items() "
     'if isinstance(v, torch.Tensor)}, sys.argv[2])" IN.pth OUT.safetensors'
 )
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads a weights file: .safetensors, or .pth, .pt, .pth.tar where torch is installed.
+    """Reads a weights file: .safetensors, or .pth, .pt, .pth.tar or .ckpt where torch is installed.
 
     Nothing in the file is executed: torch reads it with `weights_only=True`.
 
@@ -74,7 +76,7 @@ def _reason(error):
 def unwrap(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the state dict inside a training checkpoint, or the argument if it is one itself.
 
-    Of the t-VMF release, which keeps two, the classifier's names get `head.` in front.
+    Of the t-vMF release, which keeps two, the classifier's names get `head.` in front.
     """
     if isinstance(state_dict.get("feat_state_dict"), Mapping):
         head = state_dict.get("fc_state_dict", {})

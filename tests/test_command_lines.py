@@ -45,7 +45,7 @@ MISTAKES = {
     "visualize": [
         ([], "required: command"),
         (AUGMENT, "required: --config"),
-        ([*AUGMENT, "--config=none.py"], "--config=none.py: there is no Python file"),
+        ([*AUGMENT, "--config=none.py"], "--config='none.py' is no Python file"),
         ([*AUGMENT, f"--config={DIGITS}", "--config.lr=1"], "no key lr .did you mean optim.lr"),
         ([*AUGMENT, f"--config={DIGITS}", "--config.optim.lr=x"], "--config.optim.lr=x: "),
         ([*AUGMENT, f"--config={DIGITS}", "--examples=few"], "--examples: invalid int .*'few'"),

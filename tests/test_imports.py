@@ -34,7 +34,7 @@ ALLOWED = {
 SIBLINGS = ("heads", "backbones", "tasks", "losses", "evaluators", "augment")
 LEAVES = (
     "augment.autoaugment", "augment.operations", "augment.streams", "backbones.layers",
-    "heads.frames", "heads.parts", "evaluators.clustering",
+    "backbones.positions", "heads.frames", "heads.parts", "evaluators.clustering",
     "evaluators.sums", "tasks.task",
 )  # fmt: skip
 BANNED = ("utils.py", "helpers.py", "base.py")

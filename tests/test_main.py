@@ -63,6 +63,32 @@ def test_what_ends_training_is_one_line_and_a_code(monkeypatch, capsys, error, c
     assert capsys.readouterr().err.splitlines() == [line]
 
 
+def test_an_interruption_of_the_imports_is_one_line(tmp_path):
+    (tmp_path / "jax.py").write_text("raise KeyboardInterrupt")
+    result = subprocess.run(
+        command(tmp_path / "run"), cwd=ROOT, env={**environment(), "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (130, "")
+    assert result.stderr == "main.py: interrupted before it began\n"
+
+
+@pytest.mark.parametrize("given", [["--config=configs/digit.py:smoke"], ["-config", "digit.py"]])
+def test_a_config_that_is_no_file_is_named_with_its_like(given):
+    with pytest.raises(main.BadInput, match=r"--config='\S*digit.py' is no Python file") as error:
+        main.parse_flags(["main.py", *given, "--config.optim.lr=1"])
+    assert ("did you mean 'configs/digits.py'?" in str(error.value)) == ("configs/" in given[0])
+
+
+def test_no_cluster_is_bad_input(monkeypatch):
+    def initialize():
+        raise ValueError("coordinator_address should be defined.\nMore.")
+
+    monkeypatch.setattr(main.jax.distributed, "initialize", initialize)
+    with pytest.raises(main.BadInput, match="finds no cluster .coordinator_address should be"):
+        main.join_cluster()
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [

@@ -439,7 +439,21 @@ def test_torch_files(tmp_path):
     for name in ("truncated.pth", "list.pth", "empty.pth"):
         with pytest.raises(ValueError, match=name):
             read_weights(tmp_path / name)
-    source, target = tmp_path / "weights.pth", tmp_path / "converted.safetensors"
-    script = CONVERSION.split('"')[1]
-    subprocess.run([sys.executable, "-c", script, source, target], check=True)
-    assert set(load_file(target)) == set(small_dict())
+    head = {"weight": torch.ones(3, 64), "s_": torch.zeros(1), "kappa": torch.full((1,), 16.0)}
+    released = {
+        "kobayashi.pth.tar": {
+            "feat_state_dict": tensors,
+            "fc_state_dict": head,
+            "stats": {"e": [1]},
+        },
+        "shalev.ckpt": {"model_state": tensors, "epoch": 1, "loss": 0.5, "acc": 81.5},
+    }
+    for name, content in released.items():
+        torch.save(content, tmp_path / name)
+    target, script = tmp_path / "converted.safetensors", CONVERSION.split('"')[1]
+    for name in ("weights.pth", *released):
+        subprocess.run([sys.executable, "-c", script, tmp_path / name, target], check=True)
+        read, converted = read_weights(tmp_path / name), load_file(target)
+        assert set(converted) == set(read) >= set(small_dict())
+        assert all(np.array_equal(converted[key], value) for key, value in read.items())
+        assert ("head.kappa" in converted) == ("kobayashi" in name)

@@ -125,8 +125,8 @@ def test_overrides_take_every_form_that_main_takes():
 @pytest.mark.parametrize(
     "config, override, message",
     [
-        ("configs/nope.py", "", "--config=configs/nope.py: there is no Python file"),
-        ("configs", "", "--config=configs: there is no Python file"),
+        ("configs/nope.py", "", "--config='configs/nope.py' is no Python file"),
+        ("configs", "", "--config='configs' is no Python file"),
         (f"{DIGITS}:nope", "", "visualize: unknown config variant 'nope'"),
         (DIGITS, "--foo=3", "Unknown command line flag 'foo'"),
         (DIGITS, "stray", "unknown argument 'stray'; config keys are set by --config.KEY=VALUE"),

@@ -1,5 +1,6 @@
 """Vision transformer: counts, names, a plain numpy network, positions at other sizes, options."""
 
+import itertools
 import re
 from functools import cache, partial
 
@@ -11,7 +12,8 @@ from flax import traverse_util
 from scipy.special import erf
 
 from fixed_head_jax.backbones import vit
-from fixed_head_jax.backbones.vit import ViT, resize_positions
+from fixed_head_jax.backbones.positions import resample_positions, resize_positions
+from fixed_head_jax.backbones.vit import ViT
 
 RNG = jax.random.key(0)
 IMAGES = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
@@ -257,6 +259,55 @@ def test_positions_against_a_direct_sum(rows, columns):
         np.testing.assert_allclose(result[0, 1 + i * columns + j], total, atol=1e-6)
 
 
+def test_resampled_positions_of_torch():
+    """Outputs of torch 2.13 in float64: bicubic interpolation to (2, 3), antialiased."""
+    rows, columns = np.ogrid[:5, :5]
+    grid = (7.0 * rows + 3 * columns**2) % 10
+    table = np.concatenate([[-1.0], grid.ravel()]).reshape(1, 26, 1)
+    result = resample_positions(table, 2, 3)[0, :, 0]
+    expected = [-1.0, 3.246147, 4.905036, 5.042412, 3.987975, 3.450258, 5.831516]
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def cubic(distance):
+    """The cubic convolution kernel with a = -1/2."""
+    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+    return near if distance < 1 else far if distance < 2 else 0.0
+
+
+def taps(size, new_size, i):
+    """Returns the old positions within reach of new position i and their weights, one by one."""
+    step = size / new_size
+    stretch = max(step, 1.0)
+    centre = (i + 0.5) * step
+    first = max(int(centre - 2 * stretch + 0.5), 0)
+    last = min(int(centre + 2 * stretch + 0.5), size)
+    weights = [cubic(abs(old + 0.5 - centre) / stretch) for old in range(first, last)]
+    return [(old, w / sum(weights)) for old, w in zip(range(first, last), weights, strict=True)]
+
+
+@pytest.mark.parametrize("rows, columns", [(3, 7), (9, 4), (1, 5), (5, 6), (8, 8), (2, 2)])
+def test_resampled_positions_against_a_direct_sum(rows, columns):
+    table = np.random.default_rng(0).normal(size=(1, 26, 3)).astype(np.float32)
+    result = resample_positions(table, rows, columns)
+    assert result.dtype == np.float32 and result.shape == (1, 1 + rows * columns, 3)
+    np.testing.assert_array_equal(result[:, 0], table[:, 0])
+    for i, j in np.ndindex(rows, columns):
+        total = np.zeros(3)
+        for (y, wy), (x, wx) in itertools.product(taps(5, rows, i), taps(5, columns, j)):
+            total += wy * wx * table[0, 1 + 5 * y + x]
+        np.testing.assert_allclose(result[0, 1 + i * columns + j], total, atol=3e-7)
+
+
+def test_positions_of_the_same_size_stay_as_they_are():
+    table = np.random.default_rng(0).normal(size=(1, 26, 3)).astype(np.float32)
+    assert resample_positions(table, 5, 5) is table
+    # A grid of as many positions in another form is another grid.
+    square = np.random.default_rng(0).normal(size=(1, 37, 3)).astype(np.float32)
+    assert not np.array_equal(resample_positions(square, 4, 9), square)
+
+
 def test_errors():
     for field in ("width", "depth", "num_heads", "patch_size", "image_size"):
         with pytest.raises(ValueError, match=f"{field} must be at least 1, got 0"):
@@ -271,3 +322,5 @@ def test_errors():
             tiny().init(RNG, images, False)
     with pytest.raises(ValueError, match=r"table must hold 1 \+ g \* g positions, got 16"):
         resize_positions(jnp.zeros((1, 16, 4)), 2, 2)
+    with pytest.raises(ValueError, match=r"table must hold 1 \+ g \* g positions, got 198"):
+        resample_positions(np.zeros((1, 198, 4)), 2, 2)

@@ -4,10 +4,11 @@ A backbone is a linen module called as `backbone(images, train)`. It has `num_fe
 fields `dtype`, `axis_name`, `remat` and, where the thesis modifies it, `out_channels`; `layers`,
 its layers from the image up, each a tuple of paths of submodules that together hold every
 parameter; `torch_head`, the name of the classifier in torch state dicts; and, where it needs them,
-`torch_has_background` (an older public classifier has a first row for no class) and
-`head_defaults`, options by head that differ from the head's own. Submodules are named as in
-torchvision or timm. To add one, write it in a file of its own and name it in `BACKBONES`;
-the contract tests cover it from there.
+`torch_has_background` (an older public classifier has a first row for no class),
+`resample(name, value)` (brings a weight for another image size to its own) and `head_defaults`,
+options by head that differ from the head's own. Submodules are named as in torchvision or timm. To
+add one, write it in a file of its own and name it in `BACKBONES`; the contract tests cover it from
+there.
 """
 
 from flax import linen as nn

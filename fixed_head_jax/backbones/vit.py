@@ -6,11 +6,10 @@ token, DeiT is another training recipe for the same network. Any image whose sid
 of `patch_size` works. Names follow timm: a parameter's path, joined by dots, is its torch name.
 
 Source: Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929; Touvron et al. 2021,
-https://arxiv.org/abs/2012.12877; variants, initial values and `resize_positions`: code of Amrani
-et al. 2022, which publishes no result with them.
+https://arxiv.org/abs/2012.12877; variants, initial values and `positions.resize_positions`: code of
+Amrani et al. 2022, which publishes no result with them.
 """
 
-import math
 from functools import partial
 from typing import Any
 
@@ -21,12 +20,16 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fixed_head_jax.backbones.layers import Conv
+from fixed_head_jax.backbones.positions import (
+    is_table,
+    resample_positions,
+    resize_positions,
+)
 from fixed_head_jax.initializers import uniform_fan_in
 
 # The reference truncates at an absolute +-2, a hundred standard deviations: not at all.
 normal_init = nn.initializers.normal(0.02)
 MLP_RATIO = 4
-CUBIC = -0.75  # the free coefficient of the cubic convolution kernel
 
 
 def _dense(features, dtype, name):
@@ -110,8 +113,9 @@ class ViT(nn.Module):
         depth: number of blocks.
         num_heads: attention heads; divides `width`.
         patch_size: side of a patch in pixels.
-        image_size: side in pixels of the images that the position table is made for; at other
-            sizes it is interpolated (`resize_positions`).
+        image_size: side in pixels of the images that the position table is made for. Images of
+            other sizes get an interpolated one in every call (`positions.resize_positions`),
+            weights for other sizes one when they are read (`positions.resample_positions`).
         dtype: compute dtype; parameters, layer norm statistics and softmax stay float32.
         axis_name: unused, as there is no batch norm; here because every backbone takes it.
         remat: computes the blocks again in the backward pass instead of storing their insides.
@@ -157,6 +161,17 @@ class ViT(nn.Module):
         return self.width
 
     @property
+    def grid(self) -> int:
+        """Positions of the table along a side."""
+        return self.image_size // self.patch_size
+
+    def resample(self, name: str, value: np.ndarray) -> np.ndarray:
+        """Returns a weight as a network for `image_size` has it: positions are resampled."""
+        if name == "pos_embed" and is_table(value.shape):
+            return resample_positions(value, self.grid, self.grid)
+        return value
+
+    @property
     def layers(self) -> tuple[tuple[str, ...], ...]:
         """Top-level names of the parameters, layer by layer, from the image up."""
         blocks = tuple((f"blocks.{index}",) for index in range(self.depth))
@@ -176,64 +191,13 @@ class ViT(nn.Module):
         """Returns the class token and the patches, with their positions: [B, 1 + patches, D]."""
         self._check_size("image height", images.shape[1])
         self._check_size("image width", images.shape[2])
-        grid = self.image_size // self.patch_size
         cls_token = self.param("cls_token", normal_init, (1, 1, self.width))
-        pos_embed = self.param("pos_embed", normal_init, (1, 1 + grid**2, self.width))
+        pos_embed = self.param("pos_embed", normal_init, (1, 1 + self.grid**2, self.width))
         x = PatchEmbed(self.width, self.patch_size, self.dtype, name="patch_embed")(images)
         batch, rows, columns, width = x.shape
         cls_token = jnp.broadcast_to(cls_token.astype(self.dtype), (batch, 1, width))
         x = jnp.concatenate([cls_token, x.reshape(batch, rows * columns, width)], axis=1)
         return x + resize_positions(pos_embed, rows, columns).astype(self.dtype)
-
-
-def resize_positions(
-    table: Float[Array, "1 n c"], rows: int, columns: int
-) -> Float[Array, "1 m c"]:
-    """Interpolates a square table of position embeddings to a grid of rows x columns.
-
-    Bicubic (a = -0.75), corners not aligned, no antialiasing; the class position is kept. New
-    position i samples the old grid of side g at (i + 0.5) g / (rows + 0.1) - 0.5: the reference
-    hands the factor (rows + 0.1) / g to its interpolation, which steps by that factor and not by
-    the ratio of the sizes. A grid of the table's own size gives the table as it is.
-
-    Args:
-        table: class position, then g x g positions row by row: [1, 1 + g^2, C].
-        rows: height of the new grid in patches.
-        columns: width of the new grid in patches.
-
-    Returns:
-        The class position, then rows x columns positions row by row.
-
-    Raises:
-        ValueError: on a table that is not a class position and a square.
-
-    Source: code of Amrani et al. 2022, after Caron et al. 2021, https://arxiv.org/abs/2104.14294.
-    """
-    grid = math.isqrt(table.shape[1] - 1)
-    if grid < 1 or 1 + grid**2 != table.shape[1]:
-        raise ValueError(f"table must hold 1 + g * g positions, got {table.shape[1]}")
-    if (rows, columns) == (grid, grid):
-        return table
-    old = table[:, 1:].reshape(1, grid, grid, -1)
-    weights = (_cubic_weights(grid, rows), _cubic_weights(grid, columns))
-    # Left to itself, a TPU rounds the operands to bfloat16; on so small a product it saves nothing.
-    new = jnp.einsum("rg,ch,oghd->orcd", *weights, old, precision="highest")
-    return jnp.concatenate([table[:, :1], new.reshape(1, rows * columns, -1)], axis=1)
-
-
-def _cubic_weights(size, new_size):
-    """Returns the weights [new_size, size] of the old positions in every new one."""
-    source = (np.arange(new_size) + 0.5) * size / (new_size + 0.1) - 0.5
-    weights = np.zeros((new_size, size), np.float32)
-    for tap in range(-1, 3):
-        old = np.floor(source).astype(int) + tap
-        distance = np.abs(source - old)
-        near = np.polyval([CUBIC + 2, -(CUBIC + 3), 0, 1], distance)
-        far = CUBIC * np.polyval([1, -5, 8, -4], distance)
-        # Beyond the border the outermost position is repeated.
-        clamped = np.clip(old, 0, size - 1)
-        np.add.at(weights, (np.arange(new_size), clamped), np.where(distance <= 1, near, far))
-    return weights
 
 
 vit_tiny = partial(ViT, 192, 12, 3)

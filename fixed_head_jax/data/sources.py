@@ -1,6 +1,7 @@
 """Sources: random access to the images and labels of one split."""
 
 import dataclasses
+import hashlib
 import os
 import urllib.parse
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from fixed_head_jax.data.records import (
     scan_file_names,
 )
 from fixed_head_jax.lookup import check_choice
+
+_FINGERPRINTED = 64  # records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,11 @@ class Source:
     def __len__(self) -> int:
         return len(self.records) if self.kept is None else len(self.kept)
 
+    @property
+    def full_name(self) -> str:
+        """Split and dataset, for people and to compare."""
+        return f"{self.split!r} of {self.name!r}"
+
     @cached_property
     def labels(self) -> Int32[np.ndarray, " n"]:
         """The label of every example; scans the split when first asked for.
@@ -73,6 +81,22 @@ class Source:
         if len(wrong):
             raise self._bad_record(int(positions[wrong[0]]), self._wrong_label(labels[wrong[0]]))
         return labels
+
+    def describe(self) -> str:
+        """Says what it holds in a line that differs where classes, counts or images do.
+
+        Its fingerprint is of the class names and of some of the records, spread over all of them.
+        """
+        positions = np.linspace(0, len(self.records) - 1, _FINGERPRINTED).astype(int).tolist()
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        for record in self._read_raw(positions):
+            image, label = parse(record)
+            digest.update(image + label.to_bytes(8, "little", signed=True))
+        names = ", ".join(self.class_names[:3]) + ", ..." * (self.num_classes > 3)
+        return (
+            f"{len(self):,} images of {self.num_classes:,} classes ({names}), fingerprint "
+            f"{digest.hexdigest()[:16]}"
+        )
 
     def read(
         self, indices: Integer[np.ndarray, " b"]

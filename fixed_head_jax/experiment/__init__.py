@@ -30,6 +30,7 @@ from fixed_head_jax.initializers import redraw_orthogonal
 from fixed_head_jax.lookup import check_choice
 from fixed_head_jax.model import get_model
 from fixed_head_jax.paths import match_kernels
+from fixed_head_jax.schema import flatten
 from fixed_head_jax.step import TrainState, averaged, make_train_step
 from fixed_head_jax.tasks import TAKE_VIEWS, get_task
 
@@ -38,6 +39,7 @@ class Run(NamedTuple):
     """A checked config: everything `train` and `evaluate` need, nothing compiled."""
 
     config: ConfigDict
+    record: dict  # what tells runs apart: the flat config, and what data it is for
     mesh: Mesh
     train_data: Dataset
     eval_data: Dataset
@@ -109,8 +111,12 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     predict = make_collect(
         model, select_probabilities, eval_augment, splits.eval, config.eval_batch_size, mesh
     )
+    record = {
+        **flatten(config), "train data": source.describe(),
+        "eval data": splits.eval.source.describe(),
+    }  # fmt: skip
     return Run(
-        config, mesh, *splits, train_step,
+        config, record, mesh, *splits, train_step,
         *_make_evaluates(config, model, task.evaluators, eval_augment, splits, mesh), predict,
         training.is_trained, create_state, initial, total_steps,
         _event_steps(config.eval_every_epochs, starts, total_steps),
