@@ -226,8 +226,7 @@ def open_source(
             f"and fraction=1, got {first_classes}, {skip_classes} and {fraction}"
         )
     builder = prepared.find(name, data_dir)
-    shape, class_names = prepared.read_features(name, builder.info.features)
-    shape = (*shape[:2], _channels(name, shape[-1], channels))
+    shape, class_names = prepared.read_features(name, builder.info.features, channels)
     classes = _classes(name, len(class_names), skip_classes, first_classes)
     if image_size == 0 and None in shape:
         raise ValueError(f"images of dataset {name!r} vary in size; set data.image_size, got 0")
@@ -273,16 +272,6 @@ def _named(where: str, scan: Callable) -> Callable:
             ) from error
 
     return scan_or_say
-
-
-def _channels(name, stored, channels):
-    """Returns the channels to read; decoding to three repeats a grey image."""
-    if channels not in (0, stored, 3):
-        raise ValueError(
-            f"data.channels must be 0 (as stored) or 3 (grey images repeated), got {channels} for "
-            f"dataset {name!r} with {stored}; colours are not made grey"
-        )
-    return channels or stored
 
 
 def _classes(name, num_classes, skip_classes, first_classes):
