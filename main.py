@@ -1,9 +1,7 @@
 """Trains, evaluates or searches one config, or sweeps over the rows it lists. See README.md."""
 
 import contextlib
-import difflib
 import importlib.util
-import re
 import signal
 import sys
 import threading
@@ -15,18 +13,17 @@ EXIT_BAD_INPUT, EXIT_NON_FINITE, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 75, 130
 try:  # takes seconds
     import jax
     from absl import app, flags, logging
-    from ml_collections import config_flags
 
     from configs import common
-    from configs.common import EVALUATION_MAY_DIFFER, KEYS, MAY_DIFFER, override
-    from fixed_head_jax import experiment, schema, search, stages, sweep, train, workdir
+    from configs.common import EVALUATION_MAY_DIFFER, KEYS, MAY_DIFFER, override, settle
+    from fixed_head_jax import config_flag, experiment, search, stages, sweep, train, workdir
     from fixed_head_jax.checkpoint import (
         DamagedCheckpointError,
         UnsavedCheckpointError,
         last_step,
     )
     from fixed_head_jax.data.records import BadRecordError
-    from fixed_head_jax.ensemble import PredictionsError
+    from fixed_head_jax.ensemble import PREDICTIONS_FILE, PredictionsError
     from fixed_head_jax.interval_log import NonFiniteLossError
     from fixed_head_jax.schema import flatten
     from fixed_head_jax.transfer import FROM_SCRATCH
@@ -36,12 +33,7 @@ except KeyboardInterrupt:
 
 FLAGS = flags.FLAGS
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "configs/x.py or configs/x.py:variant; "
-    "`python -m configs.common` lists the keys that --config.key=value sets.",
-)
+_CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; what is in it goes on.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "search"], "What to do.")
 _BUDGET = flags.DEFINE_integer("budget", 20, "With --mode=search: trials in the whole study.")
@@ -164,7 +156,11 @@ def sweep_all(config, folder, stop_requested, experiment_file):
             raise BadInput(f"the sweep's metric {metric!r} is none of a run: {', '.join(result)}")
         return {**result, "accuracy": result[metric]}
 
-    sweep.run_sweep(rows, run_row, folder, jax.process_index() == 0, _SWEEP_INDEX.value)
+    predictions = Path(plan[-1].name if plan else "") / PREDICTIONS_FILE
+    sweep.run_sweep(
+        rows, run_row, folder, jax.process_index() == 0, _SWEEP_INDEX.value,
+        [predictions] if config.save_predictions else [],
+    )  # fmt: skip
 
 
 def search_all(config, folder, stop_requested, experiment_file):
@@ -244,9 +240,7 @@ def main(_):
     config, experiment_file = _CONFIG.value, load_experiment_file()
     with user_errors():
         folder = workdir.local_folder(_WORKDIR.value)
-        # None for a tuple is parsed as a tuple of it.
-        values = {key: None if v == (None,) else v for key, v in flatten(config).items()}
-        config = override(config, values)
+        config = settle(config)
     if _MODE.value != "train" and _SWEEP.value:
         raise BadInput(
             f"--mode={_MODE.value} goes without --sweep; of a sweep, name a row's folder"
@@ -261,54 +255,10 @@ def main(_):
         train_all(config, folder, stop.is_set, experiment_file)
 
 
-class _OrNone(flags.ArgumentParser):
-    """Parses what another parser does, and None: what an optional key has by default."""
-
-    def __init__(self, parser):
-        self._parser = parser
-
-    def parse(self, argument):
-        return None if argument == "None" else self._parser.parse(argument)
-
-    def flag_type(self):
-        return self._parser.flag_type()
-
-
-for _type, _parser in (
-    (int, flags.IntegerParser), (float, flags.FloatParser), (bool, flags.BooleanParser),
-    (str, flags.ArgumentParser),
-):  # fmt: skip
-    config_flags.register_flag_parser_for_type(_type, _OrNone(_parser()))
-
-
 def parse_flags(argv):
     """Parses the command line; a misspelt flag, config key or variant is bad input."""
     with user_errors():
-        _check_config_file(argv)
-        keys = (re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in argv)
-        schema.check_names(KEYS, [key.group(1) for key in keys if key])
-    try:
-        return FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        while error.args and isinstance(error.args[0], Exception):
-            error = error.args[0]
-        lines = [line for line in str(error.args[0] if error.args else error).split("\n") if line]
-        message = ". ".join(lines) if isinstance(error, KeyError) else lines[-1].strip()
-        raise BadInput(message) from error
-
-
-def _check_config_file(argv):
-    """Raises ValueError, with the most similar name, where --config names no file."""
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-        name, equals, value = argument.lstrip("-").partition("=")
-        if name == "config" and argument.startswith("-"):
-            path = Path((value if equals else following).partition(":")[0])
-            if not path.is_file():
-                close = difflib.get_close_matches(
-                    path.name, [p.name for p in path.parent.glob("*.py")]
-                )
-                hint = f"; did you mean {str(path.parent / close[0])!r}?" if close else ""
-                raise ValueError(f"--config={str(path)!r} is no file{hint}")
+        return config_flag.parse(FLAGS, argv, KEYS)
 
 
 CAN_BE_MENDED = (

@@ -107,6 +107,7 @@ KEYS = {
     "data.interpolation": Key(
         "bilinear", choice("bilinear", "bicubic"), "of that; both antialiased"
     ),
+    "data.channels": Key(0, whole("[0, 3]"), "0: as stored; 3: grey images as RGB"),
     "data.train_crop": Key(
         "center", choice("center", "random_resized"), "random: by the host, of the whole image"
     ),
@@ -294,6 +295,13 @@ def get_config() -> ConfigDict:
 def check(config: ConfigDict) -> None:
     """Raises ValueError, naming every key that is wrong, unless the config holds what it may."""
     schema.check(KEYS, flatten(config))
+
+
+def settle(config: ConfigDict) -> ConfigDict:
+    """Returns a config as a command line left it; raises ValueError if any value is wrong."""
+    # None for a tuple is parsed as a tuple of it.
+    values = {key: None if v == (None,) else v for key, v in flatten(config).items()}
+    return override(config, values)
 
 
 def override(config: ConfigDict, overrides: dict) -> ConfigDict:

@@ -5,7 +5,6 @@ Nothing is run: `jax.eval_shape` gives the variables, `jax.make_jaxpr` the opera
     python -m fixed_head_jax.accounting --table --classes 1000 --image_size 224
 """
 
-import argparse
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr
 
 from fixed_head_jax.backbones import BACKBONES, get_backbone
+from fixed_head_jax.command_line import Parser
 from fixed_head_jax.heads import HEADS
 from fixed_head_jax.model import Classifier, get_model
 from fixed_head_jax.operations import walk
@@ -244,13 +244,16 @@ def operations_table() -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Prints every backbone with every head, then the published tables next to ours."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser("python -m fixed_head_jax.accounting", description=__doc__.splitlines()[0])
     parser.add_argument("--table", action="store_true", required=True, help="print the tables")
     parser.add_argument("--classes", type=int, default=1000, help="K, at least 2")
     parser.add_argument("--image_size", type=int, default=224, help="pixels, at least 1")
     options = parser.parse_args(arguments)
     if options.classes < 2 or options.image_size < 1:
-        parser.error("--classes must be at least 2 and --image_size at least 1")
+        parser.error(
+            "--classes must be at least 2 and --image_size at least 1, got "
+            f"{options.classes} and {options.image_size}"
+        )
     print(f"{options.classes} classes, one image of {options.image_size} pixels\n")
     print(cost_table(options.classes, options.image_size))
     print("Parameters saved by an identity head (Qian 2020, Table 5.5)\n")

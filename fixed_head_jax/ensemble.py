@@ -7,8 +7,6 @@ with `--config.save_predictions=True`. Evaluating such a run leaves `evaluation_
 another split or of the best checkpoint, which can be named in place of the folder.
 """
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from fixed_head_jax.command_line import Parser, user_errors
 from fixed_head_jax.evaluators.classification import classification_metrics, classification_sums
 from fixed_head_jax.report import markdown
 from fixed_head_jax.workdir import replacing
 
 _CHUNK = 4096  # examples scored at once
+_SHOWN = 4  # files that an error names
 PREDICTIONS_FILE = "predictions.npz"  # of a workdir: its evaluation split after the last step
 
 
@@ -47,16 +47,25 @@ def read_predictions(run: str | Path) -> dict[str, np.ndarray]:
         PredictionsError: if there are none, or they are damaged.
     """
     path = Path(run) / PREDICTIONS_FILE if Path(run).is_dir() else Path(run)
+    if path.suffix != ".npz" or not path.parent.is_dir():
+        raise PredictionsError(f"{str(run)!r} is neither the workdir of a run nor an .npz file")
     if not path.exists():
-        raise PredictionsError(
-            f"{str(run)!r} holds no predictions; give its command again with "
-            "--config.save_predictions=True"
-        )
+        raise PredictionsError(f"{str(run)!r} holds no predictions; {_advice(path.parent)}")
     try:
         with open(path, "rb") as file, np.load(file) as values:
             return dict(values)
     except Exception as error:  # zipfile, zlib and numpy raise different types
         raise PredictionsError(f"{path} is damaged ({type(error).__name__}); remove it") from error
+
+
+def _advice(folder):
+    patterns = ("evaluation_*.npz", f"*/{PREDICTIONS_FILE}", f"*/*/{PREDICTIONS_FILE}")
+    found = [str(path) for pattern in patterns for path in sorted(folder.glob(pattern))]
+    if found:
+        return f"those in it are named as {', '.join(found[:_SHOWN])}" + " ..." * (
+            len(found) > _SHOWN
+        )
+    return "give its command again with --config.save_predictions=True, also where it has finished"
 
 
 def average(runs: Sequence[str | Path]) -> dict[str, np.ndarray]:
@@ -134,13 +143,11 @@ def _table(runs: Sequence[str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m fixed_head_jax.ensemble")
+    parser = Parser("python -m fixed_head_jax.ensemble")
     parser.add_argument("runs", metavar="RUN", nargs="+", help="workdir, or .npz file")
     options = parser.parse_args(arguments)
-    try:
+    with user_errors(parser):
         print(_table(options.runs), end="")
-    except ValueError as error:
-        sys.exit(f"ensemble: {error}")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,8 @@
 From the command line: `python -m fixed_head_jax.pretrained convert IN OUT --backbone=resnet50`.
 """
 
-import argparse
 import pickle
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from safetensors.numpy import save_file
 
 from fixed_head_jax.backbones import BACKBONES, get_backbone
 from fixed_head_jax.checkpoint import read_variables
+from fixed_head_jax.command_line import Parser, user_errors
 from fixed_head_jax.model import Classifier, get_model
 from fixed_head_jax.torch_names import CONSTANTS, axes_of, name_of, plain_names, to_detectron2
 from fixed_head_jax.weight_files import read_weights
@@ -217,7 +216,7 @@ def _without(patterns, variables):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m fixed_head_jax.pretrained")
+    parser = Parser("python -m fixed_head_jax.pretrained")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("convert", help="check weights and write them to another file")
     command.add_argument("source", metavar="IN", help="a file of weights or a workdir")
@@ -230,10 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = vars(parser.parse_args(arguments))
     del options["command"]
-    try:
+    with user_errors(parser):
         count = convert(**options)
-    except (ValueError, OSError) as error:
-        sys.exit(f"pretrained: {error}")
     print(f"{count} arrays of {options['backbone']} in {options['target']}")
 
 

@@ -24,12 +24,13 @@ def run_sweep(
     workdir: str | os.PathLike,
     is_main: bool = True,
     row_index: int | None = None,
+    needed: Sequence[str | os.PathLike] = (),
 ) -> list[dict[str, Any]]:
     """Runs every row of a sweep with every seed, leaving out the runs that are finished.
 
     Seeds are the outer loop, so that a sweep stopped early has still compared all heads. A run is
     finished when its directory `workdir/<name>/seed<seed>` holds a result.json with "accuracy",
-    "params" and "fixed"; one that was stopped half-way is given to `run_row` again, which resumes
+    "params" and "fixed", and what is `needed`; another is given to `run_row` again, which resumes
     it. After each run `sweep.md` and `sweep.csv` in `workdir` hold the table so far, of whatever
     processes have finished; at the end it is printed, and drawn in `sweep.png`. Sweeps that name
     their table differently can share a workdir, and the runs of rows of the same name.
@@ -47,6 +48,7 @@ def run_sweep(
         workdir: the sweep's directory.
         is_main: whether this process writes files and prints; the others run the rows with it.
         row_index: runs this row alone (from 0), so that a job array can share the sweep.
+        needed: files in its directory that a run leaves, beside result.json.
 
     Returns:
         One dict per finished run, seed by seed: "name", "seed" and the run's result.
@@ -64,7 +66,7 @@ def run_sweep(
         for row in rows:
             run_dir, count = workdir / row["name"] / f"seed{seed}", count + 1
             result, note = _read_result(run_dir), "finished before"
-            if result is None:
+            if result is None or not all((run_dir / file).exists() for file in needed):
                 say(f"sweep run {count}/{total}: {run_dir}")
                 result, note = _finish(row, seed, run_row, workdir, is_main), "done"
             if result is None:

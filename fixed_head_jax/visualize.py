@@ -3,12 +3,9 @@
     python -m fixed_head_jax.visualize augment --config=configs/x.py --out=x.png
 
 shows training images as evaluation takes them, each beside draws of its augmentation. Config keys
-are overridden as for main.py: `--config.augment.mixup=0.2`.
+are set as for main.py: `--config.augment.mixup=0.2`.
 """
 
-import argparse
-import ast
-import importlib.util
 import itertools
 import sys
 from collections.abc import Sequence
@@ -21,52 +18,29 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from fixed_head_jax import experiment
+from fixed_head_jax import config_flag, experiment
+from fixed_head_jax.command_line import Parser, user_errors
 from fixed_head_jax.data.loader import disk_batches
-from fixed_head_jax.data.pictures import contact_sheet, write_png
+from fixed_head_jax.data.pictures import check_png_path, contact_sheet, write_png
 from fixed_head_jax.experiment.images import host_crops, make_augments
 from fixed_head_jax.tasks import TAKE_VIEWS
 
 
-def load_config(argument: str, overrides: Sequence[str]) -> Any:
-    """Returns the config of a file, with other values.
+def load_config(argument: str, overrides: Sequence[str] = ()) -> Any:
+    """Returns the config of a file, with other values, as main.py takes them.
 
     Args:
         argument: "configs/x.py" or "configs/x.py:variant".
-        overrides: "--config.KEY=VALUE" each; the value is a Python literal, or else text.
+        overrides: "--config.KEY=VALUE" each, in any form of a flag.
 
     Raises:
-        ValueError: if an override has another form or names no key, its value does not fit the
-            key, or the variant is unknown.
-        OSError: if there is no such file.
+        ValueError: if there is no such file, variant or key, or a value does not fit its key.
     """
-    path, _, variant = argument.partition(":")
-    if not Path(path).is_file() or not path.endswith(".py"):
-        raise FileNotFoundError(f"--config={path}: there is no such Python file")
     # Configs import their neighbours, from wherever they are called.
-    sys.path.append(str(Path(path).resolve().parents[1]))
-    spec = importlib.util.spec_from_file_location("experiment_file", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(variant)
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not name.startswith("--config.") or not equals:
-            raise ValueError(f"unknown argument {override!r}; overrides are --config.KEY=VALUE")
-        try:
-            config.update_from_flattened_dict({name.removeprefix("--config."): _literal(text)})
-        except (AttributeError, KeyError, TypeError) as error:
-            # The library goes on with every key that there is.
-            message = str(error.args[0]).partition(" Other fields present")[0]
-            raise ValueError(f"{override}: {message}") from error
-    return config
+    sys.path.append(str(Path(argument.partition(":")[0]).resolve().parent.parent))
+    from configs.common import KEYS, settle
 
-
-def _literal(text):
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
+    return settle(config_flag.load([f"--config={argument}", *overrides], KEYS))
 
 
 def augmentation_sheet(
@@ -129,7 +103,7 @@ def _levels(images: Float[jax.Array, "b h w c"], config: Any) -> UInt8[np.ndarra
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser("visualize", description=__doc__, allow_abbrev=False)
+    parser = Parser("python -m fixed_head_jax.visualize", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     augment = commands.add_parser("augment", help="a sheet of augmented training images")
     augment.add_argument("--config", required=True, help="configs/x.py or configs/x.py:variant")
@@ -138,12 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     augment.add_argument("--draws", type=int, default=8, help="augmented images in a row")
     augment.add_argument("--cell", type=int, default=128, help="side of an image in pixels")
     options, overrides = parser.parse_known_args(arguments)
-    try:
+    with user_errors(parser):
+        check_png_path(options.out)
         config = load_config(options.config, overrides)
         sheet = augmentation_sheet(config, options.examples, options.draws, options.cell)
         write_png(options.out, sheet)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"visualize: {error}\n")
 
 
 if __name__ == "__main__":

@@ -109,9 +109,14 @@ def _check(given, shapes):
         if names
     ]
     if found:
+        is_rgb = any(
+            name in given and (given[name].shape[1:2], shape[1:2]) == ((3,), (1,))
+            for name, shape in shapes.items()
+        )
+        advice = "Grey images are read as RGB by data.channels=3 in a config. " if is_rgb else ""
         raise ValueError(
-            f"the weights do not fit the model; {'; '.join(found)}. Leave parts out with skip "
-            "(init_skip in a config), the classifier by the pattern '^head'"
+            f"the weights do not fit the model; {'; '.join(found)}. {advice}Leave parts out with "
+            "skip (init_skip in a config), the classifier by the pattern '^head'"
         )
 
 

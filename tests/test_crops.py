@@ -1,6 +1,7 @@
 """Crops on the host: where the boxes are, resizing as Pillow's, and many from one image."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -176,6 +177,59 @@ def test_evaluation_resizes_and_crops_as_torchvision(method, height, width, resi
     expected = np.asarray(Image.fromarray(image).resize(resized[::-1], resample))
     expected = expected[top : top + 299, left : left + 299]
     np.testing.assert_array_equal(crops.resize_and_crop(image, 299, 341, method), expected)
+
+
+def thin_shapes(count):
+    """Returns (height, width, size, resize_size), from squares to lines, lying or standing."""
+    random = np.random.default_rng(7)
+    shorter = np.exp(random.uniform(0, np.log(40), count)).astype(int)
+    longer = (shorter * np.exp(random.uniform(0, np.log(50), count))).astype(int)
+    resize_size = (shorter * random.uniform(0.4, 8, count)).astype(int) + 1
+    size = (resize_size * random.uniform(0.3, 1, count)).astype(int) + 1
+    shapes = [*zip(shorter, longer, size, np.maximum(size, resize_size), strict=True)]
+    return [
+        tuple(map(int, (*shape[:2][:: (-1) ** i], *shape[2:]))) for i, shape in enumerate(shapes)
+    ]
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+def test_what_the_crop_shows_is_as_in_the_whole_image(monkeypatch, method):
+    parts = []
+    enlarge_part = crops.enlarge_part
+    monkeypatch.setattr(
+        crops, "enlarge_part", lambda *args: parts.append(args) or enlarge_part(*args)
+    )
+    random, shapes = np.random.default_rng(8), thin_shapes(160)
+    for index, (height, width, size, shorter) in enumerate(shapes):
+        channels = (1, 3)[index // 2 % 2]
+        image = random.integers(0, 256, (height, width, channels), np.uint8)
+        if index % 3 == 0:
+            image = 255 * (image > 127).astype(np.uint8)  # overshoots of the cubic are cut off
+        sides = [shorter * side // min(height, width) for side in (height, width)]
+        resample = getattr(Image.Resampling, method.upper())
+        plain = Image.fromarray(image if channels == 3 else image[..., 0])
+        whole = np.asarray(plain.resize(sides[::-1], resample)).reshape(*sides, channels)
+        top, left = (round((side - size) / 2) for side in sides)
+        np.testing.assert_array_equal(
+            crops.resize_and_crop(image, size, shorter, method),
+            whole[top : top + size, left : left + size],
+            err_msg=str((height, width, size, shorter)),
+        )
+    assert 20 < len(parts) < len(shapes) - 20  # both ways were taken
+
+
+@pytest.mark.parametrize("shape", [(4, 20_000), (20_000, 4)])
+def test_a_thin_image_takes_no_more_memory_than_its_crop(monkeypatch, shape):
+    monkeypatch.setattr(crops, "_resize", None)  # Pillow's memory would not be counted
+    image = np.full((*shape, 3), (9, 99, 199), np.uint8)
+    tracemalloc.start()
+    try:
+        crop = crops.resize_and_crop(image, 224, 256)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (crop == image[0, 0]).all() and crop.shape == (224, 224, 3)
+    assert peak < 24 * crop.nbytes  # sums of 4 bytes for each level, a few at a time
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Orders, sources, and the same batches from disk and from device memory."""
 
+import io
 import math
 import os
 import threading
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 from sklearn.datasets import load_digits
 from tensorflow_datasets.proto import tf_example_generated_pb2
 
@@ -171,6 +173,46 @@ def test_image_size_resizes(digits_dir, size):
     assert images.std() > 30
 
 
+@pytest.mark.parametrize("placement", ["resident", "disk"])
+def test_grey_images_are_read_as_rgb(digits_dir, digits, placement):
+    whole = data.open_dataset("digits", "train", digits_dir, channels=3, placement=placement)
+    assert whole.source.image_shape == (8, 8, 3)
+    images, _ = whole.source.read(np.arange(5))
+    grey, _ = digits.read(np.arange(5))
+    np.testing.assert_array_equal(images, np.broadcast_to(grey, images.shape))
+    batch = next(whole.eval_batches(5))
+    batch = whole.fetch(*jax.device_put((whole.arrays(), batch)))
+    np.testing.assert_array_equal(batch["image"], images)
+    crop = {"image": crops.RandomCrop(6, method="bilinear")}
+    options = dict(image_size=8, crops=crop)
+    cut = [
+        next(data.open_dataset("digits", "train", digits_dir, channels=channels, **options)
+             .train_batches(0, 5, 0, 1))["image"]
+        for channels in (0, 3)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(cut[1], np.broadcast_to(cut[0], cut[1].shape))
+    assert digits.image_shape == (8, 8, 1)  # as stored
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_fast_crops_of_grey_files_are_rgb(kind):
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50)).astype(np.uint8)
+    Image.fromarray(pixels).save(file, kind)
+    draws = np.full((1, 4 * crops.ATTEMPTS + 1), 0.5)
+    cut = {channels: np.empty((16, 16, channels), np.uint8) for channels in (1, 3)}
+    for channels, out in cut.items():
+        rows, out = {"image": draws}, {"image": out}
+        crops.random_crops(file.getvalue(), channels, {"image": crops.RandomCrop(16)}, rows, out)
+    np.testing.assert_array_equal(cut[3], np.broadcast_to(cut[1], cut[3].shape))
+
+
+@needs_cifar10
+def test_colours_are_not_made_grey():
+    with pytest.raises(ValueError, match="got 1 for dataset 'cifar10' with 3; colours are not"):
+        sources.open_source("cifar10", "test", str(TFDS), channels=1)
+
+
 def test_crop_is_central_and_keeps_the_aspect_ratio():
     image = np.zeros((40, 100, 3), np.uint8)
     image[:, 28:72] = 200
@@ -308,6 +350,7 @@ def test_labels_of_the_kept_classes(digits_dir):
         (dict(list_file="none.txt"), "data.train_list='none.txt' cannot be read"),
         (dict(interpolation="area"), "unknown interpolation 'area'; known: bilinear, bicubic"),
         (dict(sampler="class_aware", per_class=0), "per_class must be >= 1, got 0"),
+        (dict(channels=2), "data.channels must be 0 .as stored. or 3 .*, got 2 for .*'digits'"),
         (dict(num_threads=-1), "num_threads must be >= 0 .*got -1"),
     ],
 )

@@ -70,11 +70,21 @@ def test_runs_that_do_not_go_together_are_refused(tmp_path):
     write_run(tmp_path / "labels", 1, labels=LABELS[::-1].copy())
     write_run(tmp_path / "classes", 1, classes=8)
     (tmp_path / "none").mkdir()
+    (tmp_path / "a.txt").touch()
+    write_run(tmp_path / "seeds" / "seed0", 1)
+    write_predictions(tmp_path / "evaluated" / "evaluation_7.npz", {"split": "x"})
     for name, message in (
         ("split", "predicts 'validation' of 'numbers', but .* predicts 'test' of 'numbers'"),
         ("labels", "the same examples in the same order"),
         ("classes", "another number of classes"),
-        ("none", "holds no predictions; .*--config.save_predictions=True"),
+        ("none", "holds no predictions; .*--config.save_predictions=True, also .* finished"),
+        ("no_such_folder", "no_such_folder' is neither the workdir of a run nor an .npz file"),
+        ("a.txt", "a.txt' is neither the workdir of a run nor an .npz file"),
+        (
+            "seeds",
+            "seeds' holds no predictions; those in it are named as .*seeds/seed0/predictions",
+        ),
+        ("evaluated", "evaluated' holds no predictions; .* named as .*/evaluation_7.npz$"),
     ):
         with pytest.raises(ValueError, match=message):
             ensemble_metrics([tmp_path / "a", tmp_path / name])
@@ -93,8 +103,9 @@ def test_the_command_line(tmp_path, capsys):
     ensemble.main(folders)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == [*folders, "ensemble of 2"]
-    with pytest.raises(SystemExit, match="ensemble: .*holds no predictions"):
-        ensemble.main([str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        ensemble.main([str(tmp_path / "c")])
+    assert stopped.value.code == 2
 
 
 @pytest.mark.slow

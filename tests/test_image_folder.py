@@ -181,6 +181,33 @@ def test_grey_folders_give_grey_batches(tmp_path):
     assert dataset.source.image_shape == (6, 6, 1)
 
 
+def test_grey_folders_and_mixed_ones_can_be_rgb(tmp_path, capsys):
+    birds = tmp_path / "birds"
+    fill(birds, {"owl": 2, "wren": 2}, "L")
+    data_dir, arguments = tmp_path / "tfds", ("--test_fraction=0", "--channels=3")
+    assert run(birds, data_dir, *arguments) == 0
+    source = data.open_dataset("my_birds", "train", str(data_dir), image_size=6).source
+    images, _ = source.read(np.arange(4))
+    assert source.image_shape == (6, 6, 3) and images.std() > 20
+    assert (images == images[..., :1]).all()
+
+    (birds / "owl" / "colour.png").write_bytes(encode("RGB"))
+    (birds / "wren" / "alpha.png").write_bytes(encode("RGBA"))
+    assert run(birds, tmp_path / "mixed", *arguments) == 2
+    assert "wren/alpha.png: alpha" in capsys.readouterr().out  # and not the grey ones
+    assert run(birds, tmp_path / "mixed", *arguments, "--convert") == 0
+    assert "converted to PNG: 1 alpha" in capsys.readouterr().out
+    source = data.open_dataset("my_birds", "train", str(tmp_path / "mixed"), image_size=6).source
+    assert len(source) == 6 and source.image_shape == (6, 6, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_colours_are_not_made_grey(tmp_path, capsys, channels):
+    fill(tmp_path, {"owl": 2, "wren": 2})
+    assert run(tmp_path, tmp_path / "tfds", f"--channels={channels}") == 2
+    assert re.search(f"channels must be 3 .* got {channels}: colours", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("name", ["Ä owl", "a\u200db", "\ufeffx", "x|y", "émeu\u0301", "鳥"])
 def test_names_of_classes_are_read_back_as_they_are(tmp_path, name):
     fill(tmp_path / "birds", {name: 1, "wren": 1})
@@ -245,7 +272,9 @@ def test_a_class_that_is_emptied_says_by_which_files(tmp_path, capsys):
     assert "mend them or add others, or re-encode" in err and "--skip_bad" not in err
 
 
-@pytest.mark.parametrize("change", ["--path", "--test_fraction=0.4", "--seed=1", None])
+@pytest.mark.parametrize(
+    "change", ["--path", "--test_fraction=0.4", "--seed=1", "--channels=3", None]
+)
 def test_prepared_is_said_of_the_same_images_alone(tmp_path, capsys, change):
     fill(tmp_path / "birds", {"owl": 3, "wren": 3})
     fill(tmp_path / "fish", {"cod": 3, "eel": 3})
@@ -277,7 +306,7 @@ def test_unusual_images_stop_are_left_out_or_are_converted(tmp_path, capsys):
         "train: wren/alpha.png: alpha",
     ]
     assert all(line in out for line in listed)
-    assert re.search("3 of 7 images .*--skip_bad.*--convert$", err.splitlines()[-1])
+    assert re.search("3 of 7 images .*--skip_bad.*--convert; .*--channels=3$", err.splitlines()[-1])
 
     assert run(birds, tmp_path / "skip", "--test_fraction=0", "--skip_bad") == 0
     out = capsys.readouterr().out

@@ -16,8 +16,12 @@ FILES = sorted(
 )
 # Prefix of an import -> where it may stand: files, or folders (ending in "/").
 ALLOWED = {
-    "absl.flags": ["main.py"],
-    "ml_collections": ["main.py", "configs/", PACKAGE + "/train.py", PACKAGE + "/experiment/"],
+    "absl.flags": ["main.py", PACKAGE + "/config_flag.py"],
+    "ml_collections": [
+        "main.py",
+        "configs/",
+        *(PACKAGE + place for place in ("/config_flag.py", "/train.py", "/experiment/")),
+    ],
     "flax.linen": [
         PACKAGE + place
         for place in ("/backbones/", "/heads/", "/batch_norm.py", "/pooling.py", "/model.py")

@@ -122,7 +122,7 @@ def test_the_sheet_shows_examples_in_their_colours(toy_dir, tmp_path):
     [
         (["--split=dev"], "unknown split 'dev' of dataset 'toy'; use one of train, test, "),
         (["--out=sheet.jpg"], "the picture's name must end in .png, got 'sheet.jpg'"),
-        (["--out=none/sheet.png"], "cannot write 'none/sheet.png'"),
+        (["--out=none/sheet.png"], "the folder of the picture 'none/sheet.png' does not exist"),
     ],
 )
 def test_mistakes_are_one_line(toy_dir, capsys, arguments, message):

@@ -75,7 +75,7 @@ def test_an_interruption_of_the_imports_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("given", [["--config=configs/digit.py:smoke"], ["-config", "digit.py"]])
 def test_a_config_that_is_no_file_is_named_with_its_like(given):
-    with pytest.raises(main.BadInput, match=r"--config='\S*digit.py' is no file") as error:
+    with pytest.raises(main.BadInput, match=r"--config='\S*digit.py' is no Python file") as error:
         main.parse_flags(["main.py", *given, "--config.optim.lr=1"])
     assert ("did you mean 'configs/digits.py'?" in str(error.value)) == ("configs/" in given[0])
 

@@ -145,6 +145,22 @@ def test_budget_is_of_the_study(tmp_path, uninterrupted):
     assert trials_of(resumed) == uninterrupted
 
 
+@pytest.mark.parametrize("name", ["lr?=1", "50%", "{a}", "a#b c", "file:x?mode=memory"])
+def test_a_workdir_of_any_name_has_its_own_study(tmp_path, name):
+    runs = Runs()
+    for folder in (tmp_path / name, tmp_path / f"{name}2"):
+        run_search(make_search(), runs, folder, budget=1)
+        assert (folder / "search.db").is_file()
+    assert runs.calls == ["probes/scratch", "probes/frozen", "trials/0000"] * 2
+    assert {path.name for path in tmp_path.iterdir()} == {name, f"{name}2"}
+
+
+def test_probes_and_trials_are_folders_of_runs_alone(tmp_path):
+    run_search(make_search(), Runs(), tmp_path, budget=2)
+    listed = [*(tmp_path / "probes").iterdir(), *(tmp_path / "trials").iterdir()]
+    assert len(listed) == 4 and all((folder / "visits").exists() for folder in listed)
+
+
 def test_seed_decides_what_is_drawn(tmp_path):
     one, other = (
         run_search(make_search(), Runs(), tmp_path / str(seed), 3, seed=seed) for seed in (0, 1)

@@ -81,6 +81,22 @@ def test_resume_skips_finished_runs_and_repeats_the_half_done_one(tmp_path, caps
     assert not list(tmp_path.rglob("*.partial"))
 
 
+def test_finished_runs_that_lack_a_needed_file_run_again(tmp_path):
+    class Predicts(Runs):
+        def __call__(self, overrides, run_dir):
+            result = super().__call__(overrides, run_dir)
+            (run_dir / PREDICTIONS_FILE).touch()
+            return result
+
+    first = run_sweep(make_sweep(), Runs(), tmp_path)
+    (tmp_path / "linear" / "seed1" / PREDICTIONS_FILE).touch()
+    runs = Predicts()
+    assert run_sweep(make_sweep(), runs, tmp_path, needed=[PREDICTIONS_FILE]) == first
+    assert len(runs.calls) == 5 and ("linear", 1) not in runs.calls
+    run_sweep(make_sweep(), runs, tmp_path, needed=[PREDICTIONS_FILE])
+    assert len(runs.calls) == 5
+
+
 def test_only_the_main_process_writes_and_prints(tmp_path, capsys):
     runs = Runs()
     run_sweep(make_sweep(), runs, tmp_path, is_main=False)

@@ -74,7 +74,9 @@ def test_png_files_hold_the_image(tmp_path, channels):
         np.testing.assert_array_equal(np.asarray(read).reshape(image.shape), image)
     with pytest.raises(ValueError, match="must end in .png"):
         write_png(tmp_path / "x.jpg", image)
-    with pytest.raises(OSError):
+    with pytest.raises(
+        ValueError, match="folder of the picture .*nowhere.* does not exist; create"
+    ):
         write_png(tmp_path / "nowhere" / "x.png", image)
 
 
@@ -103,32 +105,40 @@ def test_draws_differ_and_mixed_images_say_their_share(data_dir):
 
 
 OVERRIDES = (
-    "--config.augment.crop_scale=(0.2, 1.0)", "--config.augment.hue=0.1",
-    "--config.augment.flip=True", "--config.augment.erase_fill=rand",
-    "--config.model.head_options.scale=2",
+    "--config.augment.crop_scale=(0.2, 1.0)", "--config.augment.hue", "0.1",
+    "--config.augment.flip", "--noconfig.views.flip", "-config.augment.erase_fill=rand",
+    "--config.model.head_options.scale=2", "--config.transfer.lr_head=None",
+    "--config.optim.lr_multipliers=(('^head/', 10.0),)", "--config.seed", "1", "--config.seed=7",
 )  # fmt: skip
 
 
-def test_a_config_is_loaded_with_its_variant_and_overrides():
+def test_overrides_take_every_form_that_main_takes():
     config = visualize.load_config(f"{DIGITS}:hadamard,smoke", OVERRIDES)
-    assert (config.model.head, config.total_steps) == ("hadamard", 2)
+    assert (config.model.head, config.total_steps, config.seed) == ("hadamard", 2, 7)
     assert config.augment.crop_scale == (0.2, 1.0) and config.augment.hue == 0.1
-    assert config.augment.flip is True and config.augment.erase_fill == "rand"
-    assert config.model.head_options.scale == 2.0
+    assert config.augment.flip is True and config.views.flip is False
+    assert config.augment.erase_fill == "rand" and config.model.head_options.scale == 2.0
+    assert config.transfer.lr_head is None
+    assert config.optim.lr_multipliers == (("^head/", 10.0),)
 
 
 @pytest.mark.parametrize(
     "config, override, message",
     [
-        ("configs/nope.py", "", "--config=configs/nope.py: there is no such Python file"),
-        (f"{DIGITS}:nope", "", "unknown config variant 'nope'"),
-        (DIGITS, "--foo=3", "unknown argument '--foo=3'; overrides are --config.KEY=VALUE"),
-        (DIGITS, "--config.augment.hue", "overrides are --config.KEY=VALUE"),
-        (DIGITS, "--config.augment.hoe=1", 'augment.hoe=1: Key "hoe" does not exist'),
-        (DIGITS, "--config.augment.hue=x", "augment.hue=x: Could not override field 'hue'"),
-        (DIGITS, "--config.augment.flip=yes", "flip=yes: Could not override field 'flip'"),
-        (DIGITS, "--config.data.mean.x=1", 'cannot be updated as "data.mean" is not'),
-        (DIGITS, "--config.augment.hue=0.7", "augment.hue must be at most 0.5"),
+        ("configs/nope.py", "", "--config='configs/nope.py' is no Python file"),
+        ("configs", "", "--config='configs' is no Python file"),
+        (f"{DIGITS}:nope", "", "visualize: unknown config variant 'nope'"),
+        (DIGITS, "--foo=3", "Unknown command line flag 'foo'"),
+        (DIGITS, "stray", "unknown argument 'stray'; config keys are set by --config.KEY=VALUE"),
+        (DIGITS, "--config.augment.hue", "Missing value for flag --config.augment.hue"),
+        (DIGITS, "--config.augment.hoe=1", "no key augment.hoe (did you mean 'augment.hue'?)"),
+        (DIGITS, "--config.augment.hue=x", "augment.hue=x: could not convert string to float"),
+        (DIGITS, "--config.augment.flip=yes", "flip=yes: "),
+        (DIGITS, "--config.data.mean.x=1", "no key data.mean.x (did you mean 'data.mean'?)"),
+        (DIGITS, "--config.augment.hue=0.7", "augment.hue"),
+        (DIGITS, "--out=x.jpg", "the picture's name must end in .png, got 'x.jpg'"),
+        (DIGITS, "--out=nowhere/x.png", "the folder of the picture 'nowhere/x.png' does not exist"),
+        (DIGITS, "--examples=0", "examples must be at least 1, got 0"),
     ],
 )
 def test_bad_input_is_one_line(data_dir, capsys, config, override, message):

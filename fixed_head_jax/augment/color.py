@@ -227,7 +227,8 @@ def lighting(
     """
     if images.shape[-1] != 3:
         raise ValueError(
-            f"lighting needs images with 3 channels, got {images.shape[-1]}; set augment.lighting=0"
+            f"lighting needs images with 3 channels, got {images.shape[-1]}; set "
+            "augment.lighting=0, or data.channels=3"
         )
 
     def multiples(rng):

@@ -54,6 +54,7 @@ def open_dataset(
     repeats: int = 1,
     memory_limit: int = 2**31,
     unlabelled: bool = False,
+    channels: int = 0,
 ) -> Dataset:
     """Opens a split; images are read when `arrays` is called or the batches are iterated over.
 
@@ -74,6 +75,7 @@ def open_dataset(
         memory_limit: bytes of uint8 images.
         unlabelled: whether the split's labels are not known (stored as -1); they are given as -1.
             Not for `first_classes`, `skip_classes`, a `fraction` below 1 or sampling by class.
+        channels: of `sources.open_source`.
 
     Raises:
         ValueError: if an argument does not fit.
@@ -102,6 +104,7 @@ def open_dataset(
     source = sources.open_source(
         name, split, data_dir, first_classes, skip_classes, fraction, list_file,
         image_size, resize_size, interpolation, num_threads, unlabelled=unlabelled,
+        channels=channels,
     )  # fmt: skip
     order = _make_order(source, sampler, per_class, repeats)
     size = len(source) * math.prod(source.image_shape)

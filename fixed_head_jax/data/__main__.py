@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fixed_head_jax.command_line import Parser
 from fixed_head_jax.data import info, pictures, prepared
 from fixed_head_jax.data.builders import DEFINITIONS
 from fixed_head_jax.data.preparing import catalog, image_folder
@@ -38,9 +39,9 @@ over in silence, and those that training would read differently from Pillow, of 
 are part of the published data: they are counted, stored as they are, and read as 8-bit pixels in
 stored orientation. In an image folder they are bad too; --skip_bad leaves them out,
 --convert stores those alone as 8-bit upright PNG (alpha dropped). All other images keep their
-bytes. Pixels are those that Pillow gives: of animations and pages the first; of deeper images the
-largest value of their depth becomes 255. While it runs, preparing takes twice the space of the
-dataset.
+bytes. Where grey ones belong among RGB, --channels=3 takes them as they are. Pixels are those that
+Pillow gives: of animations and pages the first; of deeper images the largest value of their depth
+becomes 255. While it runs, preparing takes twice the space of the dataset.
 
 TFDS datasets are written as array_record; where files in tfrecord are there already, they are
 converted next to them, without TensorFlow. For preparing from the archives, most of them need
@@ -76,9 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m fixed_head_jax.data", description=__doc__, allow_abbrev=False
-    )
+    parser = Parser("python -m fixed_head_jax.data", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="prepare | info")
     add = commands.add_parser(
         "prepare",
@@ -86,7 +85,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Writes a dataset in the form that training reads.",
         epilog=_NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add.set_defaults(run=_prepare)
     add.add_argument("dataset", metavar="NAME", help="dataset, or image_folder")
@@ -103,10 +101,11 @@ def _parser() -> argparse.ArgumentParser:
     folder.add_argument(
         "--test_fraction", type=float, help="of each class, for PATH/CLASS/*; default 0.2"
     )
-    folder.add_argument("--seed", type=int, help="of the draw of the test images; default 0")
-    show = commands.add_parser(
-        "info", help="counts, sizes and examples of a prepared dataset", allow_abbrev=False
+    folder.add_argument(
+        "--channels", type=int, help="3: RGB, grey images repeated; default grey if all are grey"
     )
+    folder.add_argument("--seed", type=int, help="of the draw of the test images; default 0")
+    show = commands.add_parser("info", help="counts, sizes and examples of a prepared dataset")
     show.set_defaults(run=_info)
     show.add_argument("dataset", metavar="NAME", help="dataset")
     show.add_argument("--data_dir", default="", help="where it is; TFDS's default if empty")
@@ -125,6 +124,7 @@ _FOR = {
     "name": ("folder",),
     "convert": ("folder",),
     "test_fraction": ("folder",),
+    "channels": ("folder",),
     "seed": ("folder",),
 }
 
@@ -174,7 +174,9 @@ def _prepare_checked(options: argparse.Namespace) -> None:
         return
     if options.path:
         fraction = options.test_fraction
-        definition, ignored = image_folder.read(options.path, fraction, options.seed or 0)
+        definition, ignored = image_folder.read(
+            options.path, fraction, options.seed or 0, options.channels
+        )
         if ignored:
             kinds = ", ".join(f"{n:,} {kind or '(none)'}" for kind, n in sorted(ignored.items()))
             print(f"ignored, no images by their extension: {kinds}")
@@ -195,7 +197,9 @@ def _prepare_checked(options: argparse.Namespace) -> None:
 def _check_same_folder(options: argparse.Namespace, target: Path) -> None:
     """Raises ValueError unless the dataset at `target` was made of what the options say."""
     made_of = prepared.find(options.name, options.data_dir).info.description
-    asked = image_folder.describe(options.path, options.test_fraction, options.seed or 0)
+    asked = image_folder.describe(
+        options.path, options.test_fraction, options.seed or 0, options.channels
+    )
     if made_of != asked:
         raise ValueError(
             f"{options.name} is already prepared in {str(target)!r}, of something else: "
@@ -236,12 +240,14 @@ def _advice(options: argparse.Namespace) -> str:
     if options.path and not options.convert:
         advice += (
             ", or re-encode those that are grey, CMYK, alpha, 16-bit, palette, rotated, damaged or "
-            "read differently with --convert"
+            "read differently with --convert; where grey ones belong, --channels=3"
         )
     return advice
 
 
 def _info(options: argparse.Namespace) -> None:
+    if options.out:
+        pictures.check_png_path(options.out)
     builder, splits = info.open_splits(options.dataset, options.data_dir, options.split)
     print(info.describe(builder))
     for source in splits:

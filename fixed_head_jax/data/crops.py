@@ -17,11 +17,14 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from fixed_head_jax.data.decoding import decode, decode_top, read_head
+from fixed_head_jax.data.enlarging import enlarge_part
 from fixed_head_jax.lookup import check_choice
 
 METHODS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 RANDOM_METHODS = ("fast", *METHODS, "random")
 ATTEMPTS = 10
+# Pixels that are resized for each one of the crop: from here on the part alone takes less time.
+_MOST_ENLARGED = 4
 _DRAWS = 4 * ATTEMPTS + 1  # per crop; the last one chooses the method
 
 
@@ -170,10 +173,12 @@ def resize_and_crop(
     """
     height, width, _ = image.shape
     shorter, target = min(height, width), resize_size or size
+    sides = target * height // shorter, target * width // shorter
+    top, left = (round((side - size) / 2) for side in sides)
+    if shorter < target and math.prod(sides) > _MOST_ENLARGED * size**2:
+        return enlarge_part(image, sides, (top, left, size, size), method)
     if shorter != target:
-        sides = target * height // shorter, target * width // shorter
         image = _resize(image, sides, method)
-    top, left = round((image.shape[0] - size) / 2), round((image.shape[1] - size) / 2)
     return image[top : top + size, left : left + size]
 
 

@@ -103,13 +103,19 @@ def write_png(path: str | Path, image: UInt8[np.ndarray, "h w c"]) -> None:
     """Writes an image of one channel or three (red, green, blue) to a PNG file.
 
     Raises:
-        ValueError: if the file's name does not end in .png.
+        ValueError: as `check_png_path` does.
         OSError: if the file cannot be written.
     """
-    path = Path(path)
-    if path.suffix != ".png":
+    check_png_path(path)
+    Path(path).write_bytes(encode_png(image))
+
+
+def check_png_path(path: str | Path) -> None:
+    """Raises ValueError unless a picture can have this path; to be called before it is drawn."""
+    if Path(path).suffix != ".png":
         raise ValueError(f"the picture's name must end in .png, got {str(path)!r}")
-    path.write_bytes(encode_png(image))
+    if not Path(path).absolute().parent.is_dir():
+        raise ValueError(f"the folder of the picture {str(path)!r} does not exist; create it")
 
 
 def encode_png(image: UInt8[np.ndarray, "h w c"]) -> bytes:

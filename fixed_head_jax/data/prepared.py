@@ -80,11 +80,18 @@ def formats(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:
     return (message.file_format or "tfrecord", *message.alternative_file_formats)
 
 
-def read_features(name: str, features: tfds.features.FeaturesDict) -> tuple[tuple, tuple[str, ...]]:
+def read_features(
+    name: str, features: tfds.features.FeaturesDict, channels: int = 0
+) -> tuple[tuple, tuple[str, ...]]:
     """Returns the image shape, None where it varies, and the class names.
 
+    Args:
+        name: dataset.
+        features: of the dataset.
+        channels: to read images with: 0 as stored; 3 also where they are grey.
+
     Raises:
-        ValueError: if the dataset is not for image classification.
+        ValueError: if the dataset is not for image classification, or has no such channels.
     """
     image = features["image"] if "image" in features else None
     label = features["label"] if "label" in features else None
@@ -101,7 +108,13 @@ def read_features(name: str, features: tfds.features.FeaturesDict) -> tuple[tupl
             f"images of dataset {name!r} must be uint8 with 1 or 3 channels, got "
             f"{np.dtype(image.np_dtype).name} of shape {image.shape}; choose another dataset"
         )
-    return tuple(image.shape), tuple(label.names)
+    *sides, stored = image.shape
+    if channels not in (0, stored, 3):
+        raise ValueError(
+            f"data.channels must be 0 (as stored) or 3 (grey images repeated), got {channels} for "
+            f"dataset {name!r} with {stored}; colours are not made grey"
+        )
+    return (*sides, channels or stored), tuple(label.names)
 
 
 def open_records(name: str, split: str, builder: tfds.core.DatasetBuilder) -> Records:

@@ -187,6 +187,7 @@ def open_source(
     num_threads: int = 0,
     *,
     unlabelled: bool = False,
+    channels: int = 0,
 ) -> Source:
     """Opens one split of a prepared dataset.
 
@@ -205,6 +206,7 @@ def open_source(
         num_threads: threads that scan labels; 0 for one per CPU.
         unlabelled: whether the split's labels are not known (stored as -1); they are given as -1.
             Nothing can then be chosen by class.
+        channels: 0 as stored; 3 also repeats grey images, as networks for RGB images take them.
 
     Raises:
         ValueError: if the dataset, split or an option does not fit.
@@ -224,7 +226,7 @@ def open_source(
             f"and fraction=1, got {first_classes}, {skip_classes} and {fraction}"
         )
     builder = prepared.find(name, data_dir)
-    shape, class_names = prepared.read_features(name, builder.info.features)
+    shape, class_names = prepared.read_features(name, builder.info.features, channels)
     classes = _classes(name, len(class_names), skip_classes, first_classes)
     if image_size == 0 and None in shape:
         raise ValueError(f"images of dataset {name!r} vary in size; set data.image_size, got 0")

@@ -15,8 +15,8 @@ from fixed_head_jax.lookup import check_choice
 from fixed_head_jax.model import Classifier
 
 _DATA_KEYS = (
-    "first_classes", "skip_classes", "image_size", "resize_size", "interpolation", "placement",
-    "num_threads",
+    "first_classes", "skip_classes", "image_size", "resize_size", "interpolation", "channels",
+    "placement", "num_threads",
 )  # fmt: skip
 _TRAIN_CROPS = ("center", "random_resized")
 
@@ -91,11 +91,13 @@ def make_augments(
     Raises:
         ValueError: if they do not fit the images, or the host's crops.
     """
+    channels = source.image_shape[-1]
     for key in ("mean", "std"):
-        if len(config.data[key]) not in (1, source.image_shape[-1]):
+        if len(config.data[key]) not in (1, channels):
             raise ValueError(
                 f"data.{key} has {len(config.data[key])} values, but images of {source.name!r} "
-                f"have {source.image_shape[-1]} channels"
+                f"have {channels} channels; give one for each, or one for all"
+                + (", or repeat grey images by data.channels=3" if channels == 1 else "")
             )
     options = Options(**config.augment)
     pixels = config.data.mean, config.data.std
@@ -107,7 +109,7 @@ def make_augments(
             )
         _, eval_augment = make_augment(source.image_shape, source.num_classes, *pixels, options)
         views = ViewSet(**config.views)
-        return make_view_augment(source.image_shape[-1], *pixels, views), eval_augment
+        return make_view_augment(channels, *pixels, views), eval_augment
     if (options.crop_scale or options.pad_crop) and config.data.train_crop != "center":
         raise ValueError(
             f"data.train_crop={config.data.train_crop!r} crops, and so does augment.crop_scale="

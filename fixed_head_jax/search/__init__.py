@@ -11,6 +11,7 @@ from fixed_head_jax.interval_log import NonFiniteLossError
 from fixed_head_jax.search.study import (
     DATABASE,
     LOCK,
+    LOCKS,
     claim,
     load_optuna,
     lock,
@@ -138,7 +139,7 @@ def _run_probes(search, run_trial, study, workdir):
     for wait in (False, True):
         for name in PROBES:
             folder = workdir / "probes" / name
-            with lock(folder.with_name(f"{name}.lock"), wait) as is_mine:
+            with lock(workdir / LOCKS / name, wait) as is_mine:
                 if name in study.user_attrs:
                     continue
                 if not is_mine:

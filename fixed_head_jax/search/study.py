@@ -6,12 +6,16 @@ frees the lock, and the next one to look for work goes on with that trial, its d
 
 import contextlib
 import json
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-DATABASE, LOCK = "search.db", "search.lock"
+# The locks have a folder of their own: whoever lists probes or trials finds runs alone.
+DATABASE, LOCKS = "search.db", "locks"
+LOCK = f"{LOCKS}/search"
 STARTUP_TRIALS = 6  # drawn at random, the starts among them, before the sampler draws on them
 
 
@@ -52,10 +56,12 @@ def open_study(space: Mapping[str, Any], workdir: Path) -> Any:
     optuna = load_optuna()
     from sqlalchemy.pool import NullPool
 
-    # Connections are closed at once: a process that a run forks must not inherit one.
-    engine = {"connect_args": {"timeout": 60}, "poolclass": NullPool}
+    # A path in a URL would end at its first "?"; connections are closed at once: a process that
+    # a run forks must not inherit one.
+    connect = partial(sqlite3.connect, str((workdir / DATABASE).absolute()), timeout=60)
+    engine = {"creator": connect, "poolclass": NullPool}
     with lock(workdir / LOCK):
-        storage = optuna.storages.RDBStorage(f"sqlite:///{workdir / DATABASE}", engine)
+        storage = optuna.storages.RDBStorage("sqlite://", engine)
         study = optuna.create_study(
             storage=storage, study_name="search", direction="maximize", load_if_exists=True
         )
@@ -93,7 +99,7 @@ def claim(
         if num_finished >= budget:
             return None
         for left in running:  # by another process, unless that one has ended
-            if held.enter_context(lock(workdir / f"{trial_folder(left.number)}.lock", wait=False)):
+            if held.enter_context(lock(_trial_lock(workdir, left.number), wait=False)):
                 study.sampler = _sampler(seed, left.number)
                 trial = optuna.trial.Trial(study, left._trial_id)
                 break
@@ -102,7 +108,7 @@ def claim(
                 return None
             study.sampler = _sampler(seed, len(trials))
             trial = study.ask()
-            held.enter_context(lock(workdir / f"{trial_folder(trial.number)}.lock"))
+            held.enter_context(lock(_trial_lock(workdir, trial.number)))
         for name, dial in space.items():  # what the trial has already stays as it is
             if "choices" in dial:
                 trial.suggest_categorical(name, dial["choices"])
@@ -125,6 +131,10 @@ def _sampler(seed, number):
             constant_liar=True,
             seed=(1000 * seed + number) % 2**32,
         )
+
+
+def _trial_lock(workdir, number):
+    return workdir / LOCKS / f"{number:04d}"
 
 
 def trial_folder(number: int) -> str:

@@ -32,6 +32,7 @@ class Definition(NamedTuple):
         image_shape: (height, width, channels) where all images have it, else None.
         shuffled: whether the examples are stored in an order of their own (a hash of the names),
             so that a slice of a split is a random part of it; if not, as they come.
+        repeats_grey: whether grey images in a dataset of three channels are meant to be there.
     """
 
     class_names: tuple[str, ...]
@@ -42,3 +43,4 @@ class Definition(NamedTuple):
     channels: int = 3
     image_shape: tuple[int, int, int] | None = None
     shuffled: bool = True
+    repeats_grey: bool = False

@@ -37,17 +37,20 @@ def check_name(name: str) -> None:
         raise ValueError(f"name {name!r} is that of another dataset; choose one of your own")
 
 
-def describe(path: str | Path, test_fraction: float | None = None, seed: int = 0) -> str:
+def describe(
+    path: str | Path, test_fraction: float | None = None, seed: int = 0, channels: int | None = None
+) -> str:
     """Returns the description of the dataset that `read` defines: what it was made of."""
     path, drawn = Path(path), ""
     fraction = TEST_FRACTION if test_fraction is None else test_fraction
     if fraction and not _folders(path / "train"):
         drawn = f", {fraction:g} of each class drawn for the test with seed {seed}"
-    return f"Images of the folder {as_text(str(path.resolve()))}{drawn}."
+    repeated = ", grey ones as RGB" if channels else ""
+    return f"Images of the folder {as_text(str(path.resolve()))}{drawn}{repeated}."
 
 
 def read(
-    path: str | Path, test_fraction: float | None = None, seed: int = 0
+    path: str | Path, test_fraction: float | None = None, seed: int = 0, channels: int | None = None
 ) -> tuple[Definition, dict[str, int]]:
     """Defines the dataset that a folder holds.
 
@@ -60,9 +63,11 @@ def read(
         test_fraction: 0 <= test_fraction < 1, of each class where there is no folder `train`;
             every class keeps an image for training. None is 0.2. 0 makes no split `test`.
         seed: of the draw, >= 0.
+        channels: 3 for a dataset of RGB images, in which grey ones are read with their values
+            repeated; None for a grey one where all images are grey.
 
     Returns:
-        The definition, grey where all images are, and the number of files that were ignored by
+        The definition, and the number of files that were ignored by
         extension: all that are not in `EXTENSIONS`.
 
     Raises:
@@ -75,6 +80,11 @@ def read(
         raise ValueError(
             f"test_fraction must be in [0, 1) and seed >= 0, got {test_fraction} and {seed}"
         )
+    if channels not in (None, 3):
+        raise ValueError(
+            f"channels must be 3 (grey images count as RGB) or left out, got {channels}: colours "
+            "are not made grey"
+        )
     if _folders(path / "train"):
         if test_fraction is not None:
             raise ValueError(f"test_fraction is not for {str(path)!r}, which has a folder 'train'")
@@ -82,7 +92,8 @@ def read(
     else:
         files = _read_classes(path, ignored)
         splits = _divide(files, TEST_FRACTION if test_fraction is None else test_fraction, seed)
-    return _define(path, splits, describe(path, test_fraction, seed)), dict(ignored)
+    description = describe(path, test_fraction, seed, channels)
+    return _define(path, splits, description, channels), dict(ignored)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -159,7 +170,9 @@ def _divide(files: Files, test_fraction: float, seed: int) -> dict[str, Files]:
     return {"train": train, "test": test}
 
 
-def _define(path: Path, splits: Mapping[str, Files], description: str) -> Definition:
+def _define(
+    path: Path, splits: Mapping[str, Files], description: str, channels: int | None
+) -> Definition:
     images = (image for files in splits.values() for group in files.values() for image in group)
     return Definition(
         class_names=tuple(splits["train"]),
@@ -167,7 +180,8 @@ def _define(path: Path, splits: Mapping[str, Files], description: str) -> Defini
         counts={s: sum(map(len, files.values())) for s, files in splits.items()},
         description=description,
         homepage="",
-        channels=1 if all(map(_is_grey, images)) else 3,
+        channels=channels or (1 if all(map(_is_grey, images)) else 3),
+        repeats_grey=channels == 3,
     )
 
 

@@ -189,6 +189,8 @@ def _check(example: Example, definition: Definition, convert: bool) -> tuple[Exa
     if not 0 <= example.label < num_classes:
         return example, Findings(f"label {example.label} is outside 0 ... {num_classes - 1}")
     findings = inspect_image.inspect(example.encoded, definition.channels, definition.image_shape)
+    if definition.repeats_grey:
+        findings = findings._replace(traits=tuple(t for t in findings.traits if t != "grey"))
     if convert and findings.traits:
         encoded = inspect_image.convert(example.encoded, definition.channels)
         example = example._replace(encoded=encoded)
