@@ -8,10 +8,13 @@ import math
 from typing import NamedTuple
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Var
+from jax.extend.core import Jaxpr, Var
 
 # Primitives that run the program they hold once, on their own operands.
-CALLS = ("jit", "pjit", "closed_call", "checkpoint", "remat2", "custom_jvp_call", "custom_vjp_call")
+CALLS = (
+    "jit", "pjit", "closed_call", "eval_jaxpr", "checkpoint", "remat2", "custom_jvp_call",
+    "custom_vjp_call",
+)  # fmt: skip
 
 
 class Operation(NamedTuple):
@@ -49,8 +52,8 @@ def _walk_inside(equation, sources):
     """Lists the operations of the programs that an equation holds, as often as they are run."""
     primitive, found = equation.primitive.name, []
     for value in jax.tree.leaves(list(equation.params.values())):
-        if isinstance(value, ClosedJaxpr | Jaxpr):
-            inner = value.jaxpr if isinstance(value, ClosedJaxpr) else value
+        inner = getattr(value, "jaxpr", value)  # before JAX 0.11 some are held with their constants
+        if isinstance(inner, Jaxpr):
             found += walk(inner, dict(zip(inner.invars, sources, strict=False)))
     if primitive == "scan":
         length = equation.params["length"]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 from jax import lax
+from jax.extend.core import primitives
 
 from fixed_head_jax import accounting
 from fixed_head_jax.backbones import BACKBONES
@@ -140,6 +141,14 @@ custom_product.defvjp(lambda x: (product(x), None), lambda _, gradient: (gradien
 )
 def test_programs_inside(function, expected):
     assert multiply_adds(function) == expected
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="calls have another form before 0.11")
+def test_programs_called_by_their_own_primitive():
+    def call(x):
+        return primitives.closed_call_p.bind(x, call_jaxpr=jax.make_jaxpr(product)(x))[0]
+
+    assert multiply_adds(call) == PRODUCT
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
-from jax.sharding import PartitionSpec as P
 
 from fixed_head_jax.backbones import BACKBONES, get_backbone
 from fixed_head_jax.backbones.cifar_resnet import FRAMES, CifarResNet, FixedProjection
@@ -24,7 +23,6 @@ from fixed_head_jax.backbones.mobilenet_v2 import MobileNetV2, round_channels
 from fixed_head_jax.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from fixed_head_jax.backbones.shufflenet_v2 import ShuffleNetV2
 from fixed_head_jax.backbones.vit import ViT
-from fixed_head_jax.batch_norm import BatchNorm
 
 RNG = jax.random.key(0)
 IMAGES = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
@@ -419,38 +417,6 @@ def test_max_pool_and_its_gradient_take_the_first_largest_of_each_window(height,
 def test_max_pool_shows_what_is_not_a_number():
     x = jnp.zeros((1, 6, 6, 1)).at[0, 2, 3, 0].set(jnp.nan)
     assert jnp.isnan(max_pool(x)[0, 1, 1:, 0]).all() and jnp.isnan(max_pool(x)).sum() == 2
-
-
-def test_batch_norm_running_statistics():
-    """Batch 1, 2, 4, 5: the running variance takes the unbiased 10/3, not the biased 2.5."""
-    x = jnp.array([1.0, 2, 4, 5]).reshape(4, 1, 1, 1)
-    norm = BatchNorm()
-    variables = norm.init(RNG, x, True)
-    assert variables["batch_stats"]["mean"] == 0 and variables["batch_stats"]["var"] == 1
-    y, updated = norm.apply(variables, x, True, mutable=["batch_stats"])
-    np.testing.assert_allclose(y.ravel(), (x.ravel() - 3) / np.sqrt(2.5 + 1e-5), atol=1e-6)
-    stats = updated["batch_stats"]
-    np.testing.assert_allclose([stats["mean"][0], stats["var"][0]], [0.3, 1.23333333], atol=1e-6)
-    y = norm.apply({**variables, **updated}, x, False)
-    np.testing.assert_allclose(y.ravel(), (x.ravel() - 0.3) / 1.23334333**0.5, atol=2e-6)
-
-
-def test_batch_norm_over_devices_equals_one_device():
-    x = jax.random.normal(RNG, (8, 2, 2, 3)) * 2 + 1
-    alone, over = BatchNorm(), BatchNorm(axis_name="data")
-    variables = alone.init(RNG, x, True)
-    step = jax.shard_map(
-        lambda v, x: over.apply(v, x, True, mutable=["batch_stats"]),
-        mesh=jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)),
-        in_specs=(P(), P("data")),
-        out_specs=(P("data"), P()),
-    )
-    expected = alone.apply(variables, x, True, mutable=["batch_stats"])
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6),
-        jax.jit(step)(variables, x),
-        expected,
-    )
 
 
 def test_resize_channels():

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from fixed_head_jax import class_grids, parallel, pretrained, transfer
+from fixed_head_jax import class_grids, compiler, parallel, pretrained, transfer
 from fixed_head_jax.data import Dataset
 from fixed_head_jax.data.sampling import check_sizes, epoch_start
 from fixed_head_jax.evaluation import make_collect, make_evaluate, select_probabilities
@@ -65,8 +65,9 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         read_weights: whether to read what `init_from` names; a resumed run does without.
 
     Raises:
-        ValueError: on anything the config gets wrong, in one line.
+        ValueError: on anything the config gets wrong, in one line; if the compiler adds up wrongly.
     """
+    compiler.check()
     mesh = parallel.make_mesh(config.num_devices)
     _check_sizes(config, mesh.size)
     takes_views = config.task.name in TAKE_VIEWS
