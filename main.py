@@ -62,12 +62,12 @@ def build(config, folder):
         run = experiment.build(config, read_weights=step is None)
         # What a stage starts from is in its plan: the folder of all stages may move.
         may_differ = (*common.may_differ(config), *(("init_from",) if step is not None else ()))
-        claim(run, folder, may_differ, why_not=common.why_not(config))
         if step is not None and step > run.total_steps:
             raise BadInput(
                 f"workdir {str(folder)!r} holds step {step:,} of a run that is to end at step "
                 f"{run.total_steps:,}; raise total_epochs or total_steps"
             )
+        claim(run, folder, may_differ, why_not=common.why_not(config))
     return run
 
 
