@@ -1,5 +1,6 @@
 """Accounting: a network counted by hand, the published tables, programs inside programs."""
 
+import re
 from collections.abc import Callable
 from functools import cache
 
@@ -368,12 +369,17 @@ def test_table_marks_sizes_that_a_backbone_does_not_take(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--table", "--classes", "1"], ["--table", "--image_size", "0"]]
+    ("arguments", "message"),
+    [
+        ([], "accounting: the following arguments are required: --table"),
+        (["--table", "--classes", "1"], "accounting: --classes must be at least 2 .*, got 1 and"),
+        (["--table", "--image_size", "0"], "--image_size at least 1, got 1000 and 0"),
+    ],
 )
-def test_command_refuses(arguments, capsys):
+def test_command_refuses(arguments, message, capsys):
     with pytest.raises(SystemExit):
         accounting.main(arguments)
-    assert "--table" in capsys.readouterr().err
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_refuses_an_image_of_no_size():
