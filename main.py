@@ -102,15 +102,21 @@ def train_all(config, folder, stop_requested, experiment_file):
     if plan is None:
         return train_one(config, folder, stop_requested)
     with user_errors():
-        configs = {stage.name: override(config, stage.overrides) for stage in plan}
-        for stage_config in configs.values():  # a mistake in the last stage shows at once
-            experiment.build(stage_config, read_weights=False)
+        configs = check_stages(config, plan)
         workdir.claim(folder, flatten_all(config, plan), MAY_DIFFER)
 
     def run_stage(stage):
         return train_one(configs[stage.name], stage.folder, stop_requested)
 
     return stages.run_stages(plan, run_stage, folder, jax.process_index() == 0)
+
+
+def check_stages(config, plan):
+    """Returns the config of every stage, checked, so that a mistake in the last shows at once."""
+    configs = {stage.name: override(config, stage.overrides) for stage in plan}
+    for stage_config in configs.values():
+        experiment.build(stage_config, read_weights=False)
+    return configs
 
 
 def evaluate(config, folder, experiment_file):
@@ -146,6 +152,7 @@ def sweep_all(config, folder, stop_requested, experiment_file):
         if any("members" in row for row in rows["rows"]) and not config.save_predictions:
             raise BadInput("the sweep has ensembles; they need --config.save_predictions=True")
         plan = plan_stages(experiment_file, folder) or []
+        check_rows(config, rows, plan)
         workdir.claim(folder, flatten_all(config, plan), MAY_DIFFER)
 
     def run_row(overrides, row_folder):
@@ -157,10 +164,25 @@ def sweep_all(config, folder, stop_requested, experiment_file):
         return {**result, "accuracy": result[metric]}
 
     predictions = Path(plan[-1].name if plan else "") / PREDICTIONS_FILE
-    sweep.run_sweep(
+    results = sweep.run_sweep(
         rows, run_row, folder, jax.process_index() == 0, _SWEEP_INDEX.value,
         [predictions] if config.save_predictions else [],
     )  # fmt: skip
+    diverged = [f"{run['name']} seed {run['seed']}" for run in results if sweep.DIVERGED in run]
+    if diverged:
+        raise NonFiniteLossError(f"runs of the sweep that diverged: {', '.join(diverged)}")
+
+
+def check_rows(config, rows, plan):
+    """Raises ValueError, naming the row, on a mistake in any row of a sweep that is to run."""
+    index = _SWEEP_INDEX.value
+    for row in rows["rows"] if index is None else rows["rows"][index : index + 1]:
+        try:
+            for seed in rows["seeds"]:
+                row_config = override(config, {**row.get("overrides", {}), "seed": seed})
+            check_stages(row_config, plan or [stages.Stage("", "", {})])
+        except ValueError as error:
+            raise ValueError(f"sweep row {row['name']!r}: {error}") from error
 
 
 def search_all(config, folder, stop_requested, experiment_file):

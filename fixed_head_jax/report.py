@@ -41,11 +41,13 @@ def sweep_rows(
 
     Args:
         sweep: "baseline", "seeds" and "rows", see `sweep.run_sweep`.
-        results: one dict per finished run with "name", "seed", "accuracy" (%), "params", "fixed".
+        results: one dict per finished run with "name", "seed", "accuracy" (%), "params", "fixed",
+            and "diverged" where it did. An accuracy of None is left out of all means.
 
     Returns:
         Per row: "head", "baseline" (the row's own, or the sweep's), "params", "fixed", "accuracy"
-        (mean over seeds, %), "std" (sample standard deviation), "runs" (how many seeds), "gap"
+        (mean over seeds, %), "std" (sample standard deviation), "runs" (how many seeds),
+        "diverged" and "null" (how many more did, or have an accuracy that is not finite), "gap"
         (mean over the shared seeds of the difference to the baseline), "gap_low" and "gap_high"
         (its 95 % interval, by Student's t over these pairs), "published", and the means over
         seeds of the `MORE_COLUMNS` that the results have beside the sweep's metric. None stands
@@ -59,13 +61,16 @@ def sweep_rows(
     ]
     accuracies = {row["name"]: {} for row in sweep["rows"]}
     for result in results:
-        accuracies[result["name"]][result["seed"]] = result["accuracy"]
+        if result["accuracy"] is not None:
+            accuracies[result["name"]][result["seed"]] = result["accuracy"]
     rows = []
     for row in sweep["rows"]:
         each, baseline_name = accuracies[row["name"]], row.get("baseline", sweep["baseline"])
         baseline = accuracies[baseline_name]
-        here = [result for result in results if result["name"] == row["name"]]
-        first = here[0] if here else {}
+        every = [result for result in results if result["name"] == row["name"]]
+        here = [result for result in every if result["accuracy"] is not None]
+        num_diverged = sum("diverged" in result for result in every)
+        first = next((result for result in every if "diverged" not in result), {})
         gaps = [accuracy - baseline[seed] for seed, accuracy in each.items() if seed in baseline]
         low, high = _interval(gaps)
         rows.append(
@@ -77,6 +82,8 @@ def sweep_rows(
                 "accuracy": statistics.fmean(each.values()) if each else None,
                 "std": statistics.stdev(each.values()) if len(each) > 1 else None,
                 "runs": len(each),
+                "diverged": num_diverged,
+                "null": len(every) - len(here) - num_diverged,
                 "gap": statistics.fmean(gaps) if gaps else None,
                 "gap_low": low,
                 "gap_high": high,
@@ -107,8 +114,8 @@ def sweep_table(sweep: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
 
     The accuracy, on the split that the runs were evaluated on, is the mean over seeds with the
     sample standard deviation and the number of runs; the gap is the mean difference to the baseline
-    under the same seeds, with its 95 % interval in brackets. The published column is there if a row
-    has one.
+    under the same seeds, with its 95 % interval in brackets. Runs that diverged, or whose accuracy
+    is null, are counted beside. The published column is there if a row has one.
 
     Args:
         sweep: "baseline", "seeds" and "rows", see `sweep.run_sweep`.
@@ -179,10 +186,12 @@ def _gap(row: Mapping[str, Any]) -> str:
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:
+    failed = [f"{row[key]} {key}" for key in ("diverged", "null") if row[key]]
     if row["accuracy"] is None:
-        return "-"
+        return ", ".join(failed) or "-"
     spread = "" if row["std"] is None else f" ± {row['std']:.2f}"
-    return f"{row['accuracy']:.2f}{spread} (n={row['runs']})"
+    counts = ", ".join([f"n={row['runs']}", *failed])
+    return f"{row['accuracy']:.2f}{spread} ({counts})"
 
 
 def markdown(cells: list[list[str]]) -> str:

@@ -11,11 +11,13 @@ from typing import Any
 
 from fixed_head_jax.charts import sweep_chart
 from fixed_head_jax.ensemble import PREDICTIONS_FILE, average, measure, write_predictions
+from fixed_head_jax.interval_log import NonFiniteLossError
 from fixed_head_jax.report import DEFAULT_METRIC, sweep_rows, sweep_table
-from fixed_head_jax.workdir import write_json, write_text
+from fixed_head_jax.workdir import finite_or_none, write_json, write_text
 
 RESULT_FILE = "result.json"
 RUN_KEYS = ("accuracy", "params", "fixed")
+DIVERGED = "diverged"  # key of the result of a run whose loss was not finite: why
 
 
 def run_sweep(
@@ -30,10 +32,11 @@ def run_sweep(
 
     Seeds are the outer loop, so that a sweep stopped early has still compared all heads. A run is
     finished when its directory `workdir/<name>/seed<seed>` holds a result.json with "accuracy",
-    "params" and "fixed", and what is `needed`; another is given to `run_row` again, which resumes
-    it. After each run `sweep.md` and `sweep.csv` in `workdir` hold the table so far, of whatever
-    processes have finished; at the end it is printed, and drawn in `sweep.png`. Sweeps that name
-    their table differently can share a workdir, and the runs of rows of the same name.
+    "params" and "fixed"; one that was stopped half-way is given to `run_row` again, which resumes
+    it. One that diverges is finished too: the others run, and its row says so. After each run
+    `sweep.md` and `sweep.csv` in `workdir` hold the table so far, of whatever processes have
+    finished; at the end it is printed, and drawn in `sweep.png`. Sweeps that name their table
+    differently can share a workdir, and the runs of rows of the same name.
 
     Args:
         sweep: {"baseline": a row's name, "seeds": integers, "rows": [{"name": directory and table
@@ -51,7 +54,9 @@ def run_sweep(
         needed: files in its directory that a run leaves, beside result.json.
 
     Returns:
-        One dict per finished run, seed by seed: "name", "seed" and the run's result.
+        One dict per finished run, seed by seed: "name", "seed" and the run's result; of one that
+        diverged "diverged", the reason, with None for the other keys. An accuracy that is not
+        finite is None.
 
     Raises:
         ValueError: the sweep has no such baseline or row, a name twice, no seeds or a key missing.
@@ -66,16 +71,14 @@ def run_sweep(
         for row in rows:
             run_dir, count = workdir / row["name"] / f"seed{seed}", count + 1
             result, note = _read_result(run_dir), "finished before"
-            if result is None or not all((run_dir / file).exists() for file in needed):
+            if result is None or not _is_whole(run_dir, result, needed):
                 say(f"sweep run {count}/{total}: {run_dir}")
                 result, note = _finish(row, seed, run_row, workdir, is_main), "done"
             if result is None:
-                say(f"sweep run {count}/{total}: left out, its members are not finished")
+                say(f"sweep run {count}/{total}: left out, its members are not finished or diverged")
                 continue
-            say(
-                f"sweep run {count}/{total}: {row['name']} seed {seed} "
-                f"{_metric_name(sweep)} {result['accuracy']:.2f} % ({note})"
-            )
+            outcome = _outcome(result, _metric_name(sweep), run_dir)
+            say(f"sweep run {count}/{total}: {row['name']} seed {seed} {outcome} ({note})")
             if is_main:
                 write_tables(sweep, read_results(sweep, workdir), workdir)
     results = read_results(sweep, workdir)
@@ -92,9 +95,13 @@ def _finish(row, seed, run_row, workdir, is_main):
     if "members" in row:
         result = _ensemble(row, seed, workdir, is_main)
     else:
-        result = dict(run_row({**row["overrides"], "seed": seed}, run_dir))
+        try:
+            result = dict(run_row({**row["overrides"], "seed": seed}, run_dir))
+        except NonFiniteLossError as error:
+            result = {**dict.fromkeys(RUN_KEYS), DIVERGED: str(error)}
     if result is not None:
         _check_result(result, run_dir)
+        result["accuracy"] = finite_or_none(result["accuracy"])
         if is_main:
             write_json(run_dir / RESULT_FILE, result)
     return result
@@ -106,7 +113,7 @@ def _ensemble(
     """Makes the ensemble of a row's members; returns None where one of them is not finished."""
     folders = [workdir / name / f"seed{seed}" for name in row["members"]]
     results = [_read_result(folder) for folder in folders]
-    if None in results:
+    if any(result is None or result["accuracy"] is None for result in results):
         return None
     predictions = average(folders)
     if is_main:
@@ -115,6 +122,18 @@ def _ensemble(
     metrics = measure(predictions)
     counts = {key: sum(result[key] for result in results) for key in ("params", "fixed")}
     return {**metrics, **counts, "accuracy": metrics["eval/accuracy"]}
+
+
+def _is_whole(run_dir, result, needed):
+    return DIVERGED in result or all((run_dir / file).exists() for file in needed)
+
+
+def _outcome(result, metric, run_dir):
+    if DIVERGED in result:
+        return f"diverged: {result[DIVERGED]}; remove {run_dir} to run it again"
+    if result["accuracy"] is None:
+        return f"{metric} is not finite"
+    return f"{metric} {result['accuracy']:.2f} %"
 
 
 def read_results(sweep: Mapping[str, Any], workdir: Path) -> list[dict[str, Any]]:

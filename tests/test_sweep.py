@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from fixed_head_jax.ensemble import PREDICTIONS_FILE, average, write_predictions
+from fixed_head_jax.interval_log import NonFiniteLossError
 from fixed_head_jax.report import sweep_rows, sweep_table
 from fixed_head_jax.sweep import run_sweep
 
@@ -95,6 +96,42 @@ def test_finished_runs_that_lack_a_needed_file_run_again(tmp_path):
     assert len(runs.calls) == 5 and ("linear", 1) not in runs.calls
     run_sweep(make_sweep(), runs, tmp_path, needed=[PREDICTIONS_FILE])
     assert len(runs.calls) == 5
+
+
+def test_a_row_that_diverges_stands_in_the_table_and_the_others_run(tmp_path, capsys):
+    class Diverges(Runs):
+        def __call__(self, overrides, run_dir):
+            result = super().__call__(overrides, run_dir)
+            if overrides["seed"] == 1 and overrides["model.head"] == "identity":
+                raise NonFiniteLossError("loss is nan at step 7")
+            return result | {"accuracy": np.nan} if overrides["seed"] == 2 else result
+
+    members = {"name": "both", "members": ["linear", "identity"]}
+    sweep = make_sweep()
+    runs, rows = Diverges(), [*sweep["rows"], members]
+    results = run_sweep(make_sweep(rows=rows, seeds=(1, 2)), runs, tmp_path)
+    assert runs.calls == [("linear", 1), ("identity", 1), ("linear", 2), ("identity", 2)]
+    assert [result["accuracy"] for result in results] == [97.5, None, None, None]
+    assert results[1]["diverged"] == "loss is nan at step 7"
+    printed = capsys.readouterr().out
+    assert "identity seed 1 diverged: loss is nan at step 7; remove" in printed
+    assert "linear seed 2 accuracy is not finite (done)" in printed
+    assert "sweep run 3/6: left out, its members are not finished or diverged" in printed
+    table = (tmp_path / "sweep.md").read_text().splitlines()
+    assert "97.50 (n=1, 1 null)" in table[2] and "1 diverged, 1 null" in table[3]
+    with (tmp_path / "sweep.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["runs"], line["diverged"], line["null"]) for line in lines] == [
+        ("1", "0", "1"), ("0", "1", "1"), ("0", "0", "0"),
+    ]  # fmt: skip
+    assert lines[1]["accuracy"] == "" and lines[1]["params"] == "1234567"
+    # Repeated, it trains nothing again, unless a folder is removed.
+    again = Runs()
+    assert run_sweep(sweep | {"seeds": (1, 2)}, again, tmp_path) == results
+    assert not again.calls
+    (tmp_path / "identity" / "seed1" / "result.json").unlink()
+    run_sweep(sweep | {"seeds": (1, 2)}, again, tmp_path)
+    assert again.calls == [("identity", 1)]
 
 
 def test_only_the_main_process_writes_and_prints(tmp_path, capsys):

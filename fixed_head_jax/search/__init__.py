@@ -19,6 +19,7 @@ from fixed_head_jax.search.study import (
     trial_folder,
 )
 from fixed_head_jax.search.summary import PROBES, difference, search_report, write_summary
+from fixed_head_jax.workdir import finite_or_none
 
 KEYS = ("space", "overrides", "splits", "probes", "starts")
 
@@ -173,6 +174,8 @@ def _run_next(search, run_trial, study, workdir, budget, seed):
         reason = None
         try:
             metrics = run_trial({**search["splits"], **search["overrides"](dials)}, folder)
+            if finite_or_none(metrics.get("accuracy", 0.0)) is None:
+                reason = "its accuracy is not finite"
         except NonFiniteLossError as error:
             reason = str(error) or "its loss is not finite"
         with lock(workdir / LOCK):
