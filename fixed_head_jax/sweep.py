@@ -75,7 +75,8 @@ def run_sweep(
                 say(f"sweep run {count}/{total}: {run_dir}")
                 result, note = _finish(row, seed, run_row, workdir, is_main), "done"
             if result is None:
-                say(f"sweep run {count}/{total}: left out, its members are not finished or diverged")
+                left_out = "left out, its members are not finished or diverged"
+                say(f"sweep run {count}/{total}: {left_out}")
                 continue
             outcome = _outcome(result, _metric_name(sweep), run_dir)
             say(f"sweep run {count}/{total}: {row['name']} seed {seed} {outcome} ({note})")
