@@ -16,17 +16,20 @@ try:  # takes seconds
 
     from configs import common
     from configs.common import EVALUATION_MAY_DIFFER, KEYS, MAY_DIFFER, override, settle
-    from fixed_head_jax import config_flag, experiment, search, stages, sweep, train, workdir
-    from fixed_head_jax.checkpoint import (
+    from fixed_head_jax.data.records import BadRecordError
+    from fixed_head_jax.evaluators.predictions import PREDICTIONS_FILE, PredictionsError
+    from fixed_head_jax.optim.transfer import FROM_SCRATCH
+    from fixed_head_jax.settings import config_flag
+    from fixed_head_jax.settings.schema import flatten
+    from fixed_head_jax.storage import workdir
+    from fixed_head_jax.storage.checkpoint import (
         DamagedCheckpointError,
         UnsavedCheckpointError,
         last_step,
     )
-    from fixed_head_jax.data.records import BadRecordError
-    from fixed_head_jax.ensemble import PREDICTIONS_FILE, PredictionsError
-    from fixed_head_jax.interval_log import NonFiniteLossError
-    from fixed_head_jax.schema import flatten
-    from fixed_head_jax.transfer import FROM_SCRATCH
+    from fixed_head_jax.studies import search, stages, sweep
+    from fixed_head_jax.training import experiment, loop
+    from fixed_head_jax.training.interval_log import NonFiniteLossError
 except KeyboardInterrupt:
     print("main.py: interrupted before it began", file=sys.stderr)
     sys.exit(EXIT_INTERRUPTED)
@@ -84,7 +87,7 @@ def train_one(config, folder, stop_requested):
     if run.groups and jax.process_index() == 0:
         print(run.groups)
         workdir.write_text(Path(folder) / "groups.md", run.groups)
-    result = train.train(run, folder, stop_requested)
+    result = loop.train(run, folder, stop_requested)
     if jax.process_index() == 0:
         split, metric = run.eval_data.source.split, config.best_metric
         print(
@@ -137,7 +140,7 @@ def evaluate(config, folder, experiment_file):
         split = stage_config.data.eval_split
         is_own = split == trained.get("data.eval_split", split)
         mark = "" if is_own else "_" + urllib.parse.quote(split, safe="")
-        for step, metrics in train.evaluate(run, stage.folder, mark).items():
+        for step, metrics in loop.evaluate(run, stage.folder, mark).items():
             for name, value in metrics.items():
                 print(f"{stage.name} step {step:,} {name} {value:.6g}".lstrip())
 
@@ -300,7 +303,7 @@ def run():
         code, message = EXIT_BAD_INPUT, error
     except NonFiniteLossError as error:
         code, message = EXIT_NON_FINITE, error
-    except train.Stopped as error:
+    except loop.Stopped as error:
         code, message = EXIT_STOPPED, error
     except KeyboardInterrupt:
         code, message = EXIT_INTERRUPTED, "interrupted; the last checkpoint is kept"

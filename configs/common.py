@@ -9,12 +9,12 @@ from collections.abc import Iterable
 
 from ml_collections import ConfigDict, config_dict
 
-from fixed_head_jax import schema
 from fixed_head_jax.backbones import BACKBONES
 from fixed_head_jax.evaluators import EVALUATORS
 from fixed_head_jax.heads import EMBEDDING_HEADS
 from fixed_head_jax.heads import HEADS as LABEL_HEADS
-from fixed_head_jax.schema import (
+from fixed_head_jax.settings import schema
+from fixed_head_jax.settings.schema import (
     FACTORS,
     FLAG,
     PATH,
@@ -73,7 +73,7 @@ KEYS = {
         "from scratch, also where the dials of transfer or init_skip ask for weights",
     ),
     "init_skip": Key((), PATTERNS, "of names in them to leave out, such as ('^head',)"),
-    # Dials of fine-tuning, see transfer/dials.py.
+    # Dials of fine-tuning, see optim/transfer/dials.py.
     "transfer.new_layers": Key(0, COUNT, "layers drawn anew, from the top, head first; 0: none"),
     "transfer.num_low_lr_layers": Key(None, COUNT, "layers of the lower group, from the image up"),
     "transfer.lr_head": Key(None, AT_LEAST_0, "rate of the head; None: optim.lr; 0: frozen"),

@@ -11,9 +11,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from fixed_head_jax.backbones import get_backbone
-from fixed_head_jax.batch_norm import BatchNorm
 from fixed_head_jax.heads import get_head
-from fixed_head_jax.pooling import get_pool
+from fixed_head_jax.layers.batch_norm import BatchNorm
+from fixed_head_jax.layers.pooling import get_pool
 
 _DROPOUT = 0  # folded into an example's key; the augmentations fold in other numbers
 

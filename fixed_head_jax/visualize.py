@@ -18,12 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from fixed_head_jax import config_flag, experiment
-from fixed_head_jax.command_line import Parser, user_errors
 from fixed_head_jax.data.loader import disk_batches
-from fixed_head_jax.data.pictures import check_png_path, contact_sheet, write_png
-from fixed_head_jax.experiment.images import host_crops, make_augments
+from fixed_head_jax.display.pictures import check_png_path, contact_sheet, write_png
+from fixed_head_jax.settings import config_flag
+from fixed_head_jax.settings.command_line import Parser, user_errors
 from fixed_head_jax.tasks import TAKE_VIEWS
+from fixed_head_jax.training import experiment
+from fixed_head_jax.training.experiment.images import host_crops, make_augments
 
 
 def load_config(argument: str, overrides: Sequence[str] = ()) -> Any:

@@ -5,8 +5,8 @@ import json
 import jax
 import numpy as np
 
-from fixed_head_jax import experiment
-from fixed_head_jax.checkpoint import Checkpoints
+from fixed_head_jax.storage.checkpoint import Checkpoints
+from fixed_head_jax.training import experiment
 
 
 def stop_after(dispatches):

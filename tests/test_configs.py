@@ -13,12 +13,14 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from configs import common
-from fixed_head_jax import experiment, stages, sweep, train, transfer
 from fixed_head_jax.augment import Options, ViewSet, make_augment, make_view_augment
 from fixed_head_jax.data.__main__ import main as prepare_data
-from fixed_head_jax.experiment.training import make_training
 from fixed_head_jax.model import get_model
+from fixed_head_jax.optim import transfer
+from fixed_head_jax.studies import stages, sweep
 from fixed_head_jax.tasks import TAKE_VIEWS
+from fixed_head_jax.training import experiment, loop
+from fixed_head_jax.training.experiment.updates import make_training
 
 CONFIGS = sorted(
     path.stem
@@ -47,7 +49,7 @@ def test_config_trains(name, variants, tmp_path):
     for stage in stages.plan_stages(get_stages(variants), tmp_path):
         config_here = config.copy_and_resolve_references()
         config_here.update_from_flattened_dict(stage.overrides)
-        result = train.train(experiment.build(config_here), stage.folder)
+        result = loop.train(experiment.build(config_here), stage.folder)
         assert result["step"] == 2
         assert math.isfinite(result[f"eval/{config_here.best_metric}"])
 
@@ -250,7 +252,7 @@ def test_a_folder_of_photographs_trains(augment, photographs, tmp_path):
         **{f"augment.{key}": value for key, value in augment.items()},
     }  # fmt: skip
     config.update_from_flattened_dict(keys)
-    result = train.train(experiment.build(config), tmp_path)
+    result = loop.train(experiment.build(config), tmp_path)
     assert result["eval/examples"] == 8
     assert math.isfinite(result["eval/loss"])
 

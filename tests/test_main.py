@@ -13,7 +13,7 @@ import pytest
 
 import main
 from fixed_head_jax.data.records import BadRecordError
-from fixed_head_jax.ensemble import PredictionsError
+from fixed_head_jax.evaluators.predictions import PredictionsError
 
 ROOT = Path(__file__).parents[1]
 SMALL = (

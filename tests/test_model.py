@@ -8,8 +8,8 @@ from flax import linen as nn
 
 from fixed_head_jax.backbones.cifar_resnet import CifarResNet
 from fixed_head_jax.heads import HEADS, get_head
+from fixed_head_jax.layers.pooling import get_pool
 from fixed_head_jax.model import Classifier, get_model
-from fixed_head_jax.pooling import get_pool
 
 RNG = jax.random.key(0)
 IMAGES = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))

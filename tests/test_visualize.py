@@ -9,7 +9,7 @@ from PIL import Image
 from configs import digits
 from fixed_head_jax import visualize
 from fixed_head_jax.data import open_dataset
-from fixed_head_jax.data.pictures import GUTTER, contact_sheet, write_png
+from fixed_head_jax.display.pictures import GUTTER, contact_sheet, write_png
 
 DIGITS = str(Path(__file__).parents[1] / "configs" / "digits.py")
 

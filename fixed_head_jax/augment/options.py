@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from fixed_head_jax.lookup import check_choice
+from fixed_head_jax.settings.lookup import check_choice
 
 FILLS = ("const", "rand", "pixel")  # of erased rectangles, see `mix.erase`
 _JITTER = ("brightness", "contrast", "saturation", "hue")

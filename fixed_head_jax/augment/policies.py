@@ -14,11 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Key, UInt8
 
 from fixed_head_jax.augment import streams
-from fixed_head_jax.augment.autoaugment import (
-    AUTOAUGMENT,
-    draw_autoaugment,
-    draw_trivialaugment,
-)
+from fixed_head_jax.augment.autoaugment import AUTOAUGMENT, draw_autoaugment, draw_trivialaugment
 from fixed_head_jax.augment.operations import OPERATIONS, Draw, apply, strength_table
 
 

@@ -13,7 +13,6 @@ there.
 
 from flax import linen as nn
 
-from fixed_head_jax import lookup
 from fixed_head_jax.backbones import (
     cifar_resnet,
     densenet,
@@ -23,6 +22,7 @@ from fixed_head_jax.backbones import (
     shufflenet_v2,
     vit,
 )
+from fixed_head_jax.settings import lookup
 
 BACKBONES = {
     "resnet10": resnet.resnet10,

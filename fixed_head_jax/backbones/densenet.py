@@ -16,13 +16,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from fixed_head_jax.backbones.layers import (
-    Conv,
-    average_pool,
-    check_size,
-    remat_block,
-)
-from fixed_head_jax.batch_norm import BatchNorm
+from fixed_head_jax.layers.batch_norm import BatchNorm
+from fixed_head_jax.layers.convolution import Conv, average_pool, check_size, remat_block
 
 BLOCKS = 3
 

@@ -14,15 +14,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from fixed_head_jax.backbones.layers import (
-    Conv,
-    average_pool,
-    check_size,
-    max_pool,
-    remat_block,
-)
-from fixed_head_jax.batch_norm import BatchNorm
-from fixed_head_jax.initializers import uniform_fan_in
+from fixed_head_jax.layers.batch_norm import BatchNorm
+from fixed_head_jax.layers.convolution import Conv, average_pool, check_size, max_pool, remat_block
+from fixed_head_jax.layers.initializers import uniform_fan_in
 
 # A branch is its name and its steps; a step is MAX, AVERAGE or the fields of a ConvUnit. The
 # outputs of the branches of a block are concatenated in this order.

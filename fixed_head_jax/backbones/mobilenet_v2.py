@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from fixed_head_jax.backbones.layers import Conv, check_out_channels, remat_block
-from fixed_head_jax.batch_norm import BatchNorm
-from fixed_head_jax.initializers import uniform_fan_in
+from fixed_head_jax.layers.batch_norm import BatchNorm
+from fixed_head_jax.layers.convolution import Conv, check_out_channels, remat_block
+from fixed_head_jax.layers.initializers import uniform_fan_in
 
 # Expansion, channels at width 1, blocks, stride of the first block.
 STAGES = (

@@ -15,16 +15,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from fixed_head_jax.backbones.layers import (
+from fixed_head_jax.layers.batch_norm import BatchNorm
+from fixed_head_jax.layers.convolution import (
     Conv,
     check_out_channels,
     max_pool,
     remat_block,
     resize_channels,
 )
-from fixed_head_jax.batch_norm import BatchNorm
-from fixed_head_jax.initializers import he_normal_fan_out, uniform_fan_in
-from fixed_head_jax.lookup import check_choice
+from fixed_head_jax.layers.initializers import he_normal_fan_out, uniform_fan_in
+from fixed_head_jax.settings.lookup import check_choice
 
 STEMS = ("imagenet", "stl")
 OUT_SHORTCUTS = ("pad", "projection", "none")

@@ -14,14 +14,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from fixed_head_jax.backbones.layers import (
-    Conv,
-    check_out_channels,
-    max_pool,
-    remat_block,
-)
-from fixed_head_jax.batch_norm import BatchNorm
-from fixed_head_jax.initializers import uniform_fan_in
+from fixed_head_jax.layers.batch_norm import BatchNorm
+from fixed_head_jax.layers.convolution import Conv, check_out_channels, max_pool, remat_block
+from fixed_head_jax.layers.initializers import uniform_fan_in
 
 UNITS = (4, 8, 4)
 

@@ -19,13 +19,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from fixed_head_jax.backbones.layers import Conv
-from fixed_head_jax.backbones.positions import (
-    is_table,
-    resample_positions,
-    resize_positions,
-)
-from fixed_head_jax.initializers import uniform_fan_in
+from fixed_head_jax.backbones.positions import is_table, resample_positions, resize_positions
+from fixed_head_jax.layers.convolution import Conv
+from fixed_head_jax.layers.initializers import uniform_fan_in
 
 # The reference truncates at an absolute +-2, a hundred standard deviations: not at all.
 normal_init = nn.initializers.normal(0.02)

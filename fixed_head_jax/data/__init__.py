@@ -9,7 +9,7 @@ from typing import NamedTuple
 from fixed_head_jax.data import class_sampling, loader, resident, sampling, sources
 from fixed_head_jax.data.crops import RandomCrop
 from fixed_head_jax.data.crops import check as check_crop
-from fixed_head_jax.lookup import check_choice
+from fixed_head_jax.settings.lookup import check_choice
 
 PLACEMENTS = ("auto", "resident", "disk")
 SAMPLERS = ("shuffled", "class_aware", "class_balanced")

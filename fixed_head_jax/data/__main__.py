@@ -10,12 +10,13 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fixed_head_jax.command_line import Parser
-from fixed_head_jax.data import info, pictures, prepared
+from fixed_head_jax.data import info, prepared
 from fixed_head_jax.data.builders import DEFINITIONS
 from fixed_head_jax.data.preparing import catalog, image_folder
 from fixed_head_jax.data.preparing.prepare import BadImagesError, Report, dataset_path, prepare
 from fixed_head_jax.data.preparing.scratch import is_complete
+from fixed_head_jax.display import pictures
+from fixed_head_jax.settings.command_line import Parser
 
 _SHOWN = 20  # bad images on the screen
 

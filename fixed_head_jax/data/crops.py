@@ -18,7 +18,7 @@ from PIL import Image
 
 from fixed_head_jax.data.decoding import decode, decode_top, read_head
 from fixed_head_jax.data.enlarging import enlarge_part
-from fixed_head_jax.lookup import check_choice
+from fixed_head_jax.settings.lookup import check_choice
 
 METHODS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 RANDOM_METHODS = ("fast", *METHODS, "random")

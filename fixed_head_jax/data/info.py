@@ -10,9 +10,10 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from fixed_head_jax.data import pictures, prepared, sources
+from fixed_head_jax.data import prepared, sources
 from fixed_head_jax.data.decoding import decode
 from fixed_head_jax.data.records import parse
+from fixed_head_jax.display import pictures
 
 SAMPLE = 2000  # images of a split whose size is looked at
 ROWS = COLUMNS = 8

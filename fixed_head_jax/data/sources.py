@@ -21,7 +21,7 @@ from fixed_head_jax.data.records import (
     parse,
     scan_file_names,
 )
-from fixed_head_jax.lookup import check_choice
+from fixed_head_jax.settings.lookup import check_choice
 
 _FINGERPRINTED = 64  # records
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fixed_head_jax import lookup
 from fixed_head_jax.evaluators import clustering, long_tail, neural_collapse, superclasses
 from fixed_head_jax.evaluators.classification import classification_metrics, classification_sums
 from fixed_head_jax.evaluators.feature_norms import feature_norm_metrics, feature_norm_sums
@@ -18,6 +17,7 @@ from fixed_head_jax.evaluators.kmeans import kmeans_clusters
 from fixed_head_jax.evaluators.knn import KS, knn_accuracy
 from fixed_head_jax.evaluators.linear_probe import linear_probe_accuracy
 from fixed_head_jax.evaluators.sums import class_sums
+from fixed_head_jax.settings import lookup
 
 EVAL, TRAIN = "eval", "train"
 

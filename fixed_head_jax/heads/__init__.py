@@ -23,8 +23,8 @@ from there.
 
 from flax import linen as nn
 
-from fixed_head_jax import lookup
 from fixed_head_jax.heads import cosine, fixed, linear, polytope, projection
+from fixed_head_jax.settings import lookup
 
 HEADS = {
     "linear": linear.Linear,

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from fixed_head_jax.heads import frames
 from fixed_head_jax.heads.parts import direction_class_vectors, fixed_kernel, norm
-from fixed_head_jax.initializers import uniform, uniform_fan_in
-from fixed_head_jax.lookup import check_choice
+from fixed_head_jax.layers.initializers import uniform, uniform_fan_in
+from fixed_head_jax.settings.lookup import check_choice
 
 KERNEL_INITS = {
     "uniform": lambda rng, dim, num_classes: uniform_fan_in(rng, (dim, num_classes)),

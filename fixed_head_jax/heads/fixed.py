@@ -14,8 +14,8 @@ from jaxtyping import Array, Float
 
 from fixed_head_jax.heads import frames
 from fixed_head_jax.heads.parts import check_scale, fixed_kernel, linear_class_vectors, norm
-from fixed_head_jax.initializers import uniform
-from fixed_head_jax.lookup import check_choice
+from fixed_head_jax.layers.initializers import uniform
+from fixed_head_jax.settings.lookup import check_choice
 
 
 class Random(nn.Module):

@@ -5,8 +5,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fixed_head_jax.heads.parts import linear_class_vectors
-from fixed_head_jax.initializers import he_normal_fan_in, uniform, uniform_fan_in
-from fixed_head_jax.lookup import check_choice
+from fixed_head_jax.layers.initializers import he_normal_fan_in, uniform, uniform_fan_in
+from fixed_head_jax.settings.lookup import check_choice
 
 KERNEL_INITS = {
     "uniform": uniform_fan_in,

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from fixed_head_jax.heads import frames
 from fixed_head_jax.heads.parts import check_scale, fixed_kernel, linear_class_vectors
-from fixed_head_jax.initializers import uniform_fan_in
+from fixed_head_jax.layers.initializers import uniform_fan_in
 
 
 class Simplex(nn.Module):

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from fixed_head_jax.batch_norm import BatchNorm
 from fixed_head_jax.heads import frames
 from fixed_head_jax.heads.parts import norm
-from fixed_head_jax.initializers import uniform
-from fixed_head_jax.lookup import check_choice
+from fixed_head_jax.layers.batch_norm import BatchNorm
+from fixed_head_jax.layers.initializers import uniform
+from fixed_head_jax.settings.lookup import check_choice
 
 
 def random_directions(rng, dim: int, num_classes: int) -> Float[Array, "d k"]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from fixed_head_jax.paths import match_kernels
+from fixed_head_jax.settings.paths import match_kernels
 
 
 def soft_orthogonality(kernel: Float[Array, "*window i o"]) -> Float[Array, ""]:

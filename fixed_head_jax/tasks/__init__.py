@@ -7,7 +7,7 @@ beyond the model (a queue, a teacher) is its `task_state`; what of it is marked 
 lies in parts on the devices.
 """
 
-from fixed_head_jax import lookup
+from fixed_head_jax.settings import lookup
 from fixed_head_jax.tasks.self_classifier import self_classifier
 from fixed_head_jax.tasks.supervised import supervised
 from fixed_head_jax.tasks.task import Task

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fixed_head_jax import neighbor_queue
+from fixed_head_jax.devices.parallel import AXIS
 from fixed_head_jax.losses.self_classifier import check_options, self_classifier_loss
-from fixed_head_jax.parallel import AXIS
+from fixed_head_jax.tasks import neighbor_queue
 from fixed_head_jax.tasks.task import Task
 
 _MONITORED_VIEW = 1  # the first view may have been replaced by a neighbour

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fixed_head_jax.lookup import check_choice
 from fixed_head_jax.losses.orthogonality import (
     double_soft_orthogonality,
     soft_orthogonality,
     sum_over_kernels,
 )
+from fixed_head_jax.settings.lookup import check_choice
 from fixed_head_jax.tasks.task import Task
 
 PENALTIES = {"soft": soft_orthogonality, "double_soft": double_soft_orthogonality}

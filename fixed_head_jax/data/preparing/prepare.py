@@ -16,7 +16,7 @@ from fixed_head_jax.data.builders.definition import Definition, Example
 from fixed_head_jax.data.preparing import inspect_image, write
 from fixed_head_jax.data.preparing.inspect_image import Findings
 from fixed_head_jax.data.preparing.scratch import move_into_place, scratch_folder
-from fixed_head_jax.lookup import check_choice
+from fixed_head_jax.settings.lookup import check_choice
 
 UNUSUAL = ("keep", "refuse", "convert")
 _AHEAD = 8  # images per thread that are read before they are needed

@@ -5,12 +5,7 @@ stand in for any other; they are computed by numpy, so that a traced program hol
 constants. The specifications write the transpose, one class per row.
 """
 
-from fixed_head_jax.heads.frames.drawn import (
-    check_identity,
-    identity,
-    orthogonal,
-    random_integers,
-)
+from fixed_head_jax.heads.frames.drawn import check_identity, identity, orthogonal, random_integers
 from fixed_head_jax.heads.frames.polytopes import (
     check_cube,
     check_orthoplex,

@@ -1,0 +1,1 @@
+"""What runs where: the mesh of devices, and faults of the compiler under JAX."""

@@ -1,0 +1,1 @@
+"""Layers that backbones and heads are made of, and how their parameters start."""

@@ -1,0 +1,1 @@
+"""Several runs: stages, sweeps and searches, and tables of what they gave."""

@@ -1,0 +1,275 @@
+"""From a config to everything the loop needs, checked before anything is compiled."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from fixed_head_jax import pretrained
+from fixed_head_jax.data import Dataset
+from fixed_head_jax.data.sampling import check_sizes, epoch_start
+from fixed_head_jax.devices import compiler, parallel
+from fixed_head_jax.display import class_grids
+from fixed_head_jax.evaluators import (
+    EVAL,
+    READ_LABELS,
+    RISING_METRICS,
+    TRAIN,
+    FeatureEvaluator,
+    Setting,
+    get_evaluator,
+)
+from fixed_head_jax.evaluators.passes import make_collect, make_evaluate, select_probabilities
+from fixed_head_jax.layers.initializers import redraw_orthogonal
+from fixed_head_jax.model import get_model
+from fixed_head_jax.optim import transfer
+from fixed_head_jax.settings.lookup import check_choice
+from fixed_head_jax.settings.paths import match_kernels
+from fixed_head_jax.settings.schema import flatten
+from fixed_head_jax.tasks import TAKE_VIEWS, get_task
+from fixed_head_jax.training.experiment.images import check_mixing, make_augments, open_splits
+from fixed_head_jax.training.experiment.updates import make_training
+from fixed_head_jax.training.step import TrainState, averaged, make_train_step
+
+
+class Run(NamedTuple):
+    """A checked config: everything `train` and `evaluate` need, nothing compiled."""
+
+    config: ConfigDict
+    record: dict  # what tells runs apart: the flat config, and what data it is for
+    mesh: Mesh
+    train_data: Dataset
+    eval_data: Dataset
+    fit_data: Dataset  # what evaluators fit to, without augmentation
+    train_step: Callable
+    evaluate: Callable  # of `make_evaluate`, with what the config asks for at every evaluation
+    final_evaluate: Callable  # with what it asks for at the last one, too
+    evaluates_train: bool  # whether an evaluator reads `fit_data`
+    predict: Callable  # of `make_collect`: class probabilities on the evaluation split
+    is_trained: PyTree  # per parameter: false where it is frozen
+    create_state: Callable  # variables to start from -> TrainState; those missing are drawn
+    initial: dict  # variables that `init_from` gives
+    total_steps: int
+    eval_steps: frozenset
+    groups: str  # table of the layers and how they train, where `config.transfer` groups them
+
+
+def build(config: ConfigDict, read_weights: bool = True) -> Run:
+    """Checks a config and builds what it names.
+
+    Args:
+        config: every key of `configs/common.py`, in its range: see `check` there.
+        read_weights: whether to read what `init_from` names; a resumed run does without.
+
+    Raises:
+        ValueError: on anything the config gets wrong, in one line; if the compiler adds up wrongly.
+    """
+    compiler.check()
+    mesh = parallel.make_mesh(config.num_devices)
+    _check_sizes(config, mesh.size)
+    takes_views = config.task.name in TAKE_VIEWS
+    splits = open_splits(config, takes_views)
+    source = splits.train.source
+    check_sizes(len(source), config.batch_size, config.seed, config.data.repeats)
+    dials = transfer.Dials(**config.transfer)
+    start = config.init_from if read_weights else None
+    model = _get_model(config, source.num_classes, dials, start)
+    starts = partial(epoch_start, num_examples=len(source), batch_size=config.batch_size)
+    mix_steps = starts(config.augment.mix_off_epoch) if config.augment.mix_off_epoch else None
+    augment, eval_augment = make_augments(config, source, takes_views, parallel.AXIS, mix_steps)
+    check_mixing(config, model)
+    task = get_task(config.task.name, model, **_options(config.task.options))
+    _check_task(config, task, source, mesh.size)
+
+    total_steps = config.total_steps or starts(config.total_epochs)
+    images = jnp.zeros((1, *source.image_shape), jnp.float32)
+    params, _, _ = jax.eval_shape(task.init, jax.random.key(0), images)
+    match_kernels(params, "model.orthogonal_init", config.model.orthogonal_init)
+    layers = model.backbone.layers
+    training = make_training(config, dials, params, layers, total_steps, starts)
+
+    def create_state(initial: dict | None = None) -> TrainState:
+        params, model_state, task_state = task.init(jax.random.key(config.seed), images)
+        given = dict(initial or {})
+        params, model_state = given.pop("params", params), {**model_state, **given}
+        rng = jax.random.fold_in(jax.random.key(config.seed), _ORTHOGONAL)
+        params = redraw_orthogonal(rng, params, config.model.orthogonal_init)
+        ema = jax.tree.map(jnp.copy, averaged(params, model_state)) if config.ema_decay else {}
+        step = jnp.zeros((), jnp.int32)
+        return TrainState(step, params, model_state, task_state, training.tx.init(params), ema)
+
+    train_step = make_train_step(
+        task.loss, training.tx, augment, training.rates, config.seed, config.accumulation_steps,
+        config.ema_decay, training.is_trained,
+    )  # fmt: skip
+    initial = {}
+    if read_weights:
+        skip = (*config.init_skip, *transfer.skip_patterns(dials, params, layers))
+        initial = _initial_variables(config, model, source.image_shape, skip)
+    predict = make_collect(
+        model, select_probabilities, eval_augment, splits.eval, config.eval_batch_size, mesh
+    )
+    record = {
+        **flatten(config), "train data": source.describe(),
+        "eval data": splits.eval.source.describe(),
+    }  # fmt: skip
+    return Run(
+        config, record, mesh, *splits, train_step,
+        *_make_evaluates(config, model, task.evaluators, eval_augment, splits, mesh), predict,
+        training.is_trained, create_state, initial, total_steps,
+        _event_steps(config.eval_every_epochs, starts, total_steps),
+        transfer.table(training.plan, params, layers) if transfer.is_used(dials) else "",
+    )  # fmt: skip
+
+
+_ORTHOGONAL = 2**31 - 1  # folded into the seed: no step's number
+_MODEL_KEYS = ("backbone", "head", "pool", "relu_before_pool", "dropout", "frozen_backbone")
+_OPTION_KEYS = ("backbone_options", "head_options", "pool_options")
+
+
+def _get_model(config, num_classes, dials, start):
+    options = {key: _options(config.model[key]) for key in _OPTION_KEYS}
+    options["backbone_options"]["dtype"] = _dtype(config.dtype)
+    plain = {key: config.model[key] for key in _MODEL_KEYS}
+    channels = config.model.backbone_options.out_channels
+    if config.model.head == "identity" and channels and channels > num_classes:
+        raise ValueError(
+            f"model.backbone_options.out_channels={channels} makes a feature for every class, but "
+            f"{config.data.name!r} has {num_classes} classes; set it to {num_classes}"
+        )
+    model = get_model(num_classes, **plain, **options, axis_name=parallel.AXIS)
+    layers, lr = model.backbone.layers, config.optim.lr
+    transfer.check(dials, len(layers), start, lr, config.model.frozen_backbone)
+    return model.clone(frozen_parts=transfer.frozen_parts(dials, layers, lr))
+
+
+def _make_evaluates(config, model, task_evaluators, augment, splits, mesh):
+    """Returns `evaluate`, `final_evaluate` and `evaluates_train` of a `Run`."""
+    source = splits.fit.source
+    datasets = {TRAIN: splits.fit, EVAL: splits.eval}
+
+    train = splits.fit if splits.train.source.unlabelled else splits.train
+
+    def class_counts():
+        return np.bincount(train.source.labels, minlength=source.num_classes)
+
+    setting = Setting(
+        source.num_classes, class_counts, source.class_names, config.superclass_dir, config.seed
+    )
+
+    def make(names):
+        evaluators = {name: get_evaluator(name, setting) for name in names}
+        for name, evaluator in evaluators.items():
+            _check_evaluator(name, evaluator, model, splits.fit)
+        evaluate = make_evaluate(model, evaluators, augment, datasets, config.eval_batch_size, mesh)
+        return evaluate, any(map(_reads_train, evaluators.values()))
+
+    names = (*task_evaluators, *config.evaluators)
+    evaluate, evaluates_train = make(names)
+    if not config.final_evaluators:  # nothing to compile a second time
+        return evaluate, evaluate, evaluates_train
+    return evaluate, *make((*names, *config.final_evaluators))
+
+
+def _check_task(config, task, source, num_devices):
+    """Raises ValueError where a task does not go with the rest of its config."""
+    task.check(config.batch_size, len(source), num_devices, config.accumulation_steps)
+    rising = [metric for name in task.evaluators for metric in RISING_METRICS.get(name, ())]
+    check_choice("best_metric", config.best_metric, rising)
+    takes_views = config.task.name in TAKE_VIEWS
+    if source.unlabelled and not takes_views:
+        raise ValueError(
+            f"task {config.task.name!r} learns labels, which data.unlabelled=True says are not "
+            "known; set it to False or choose another task"
+        )
+    if takes_views and config.save_predictions:
+        raise ValueError(
+            "save_predictions keeps probabilities of the labels, which a task without labels does "
+            "not predict; set save_predictions=False"
+        )
+    if config.class_grids:
+        class_grids.check(config.class_grids, config.class_grid_images)
+
+
+def _reads_train(evaluator):
+    if isinstance(evaluator, FeatureEvaluator):
+        return True
+    return any(one.split == TRAIN for one in evaluator.passes)
+
+
+def _check_evaluator(name, evaluator, model, fit_data):
+    takes_views = hasattr(model.head, "embed")
+    if getattr(evaluator, "reads_kernel", False) and not hasattr(model.head, "class_vectors"):
+        raise ValueError(
+            f"evaluator {name!r} compares features with class vectors, but the head compares "
+            "embeddings; leave it out"
+        )
+    if takes_views and name in READ_LABELS:
+        raise ValueError(
+            f"evaluator {name!r} takes predictions for labels, but they are classes found without "
+            "them; leave it out"
+        )
+    if _reads_train(evaluator) and fit_data.source.unlabelled:
+        raise ValueError(
+            f"evaluator {name!r} needs labelled images to fit to; set data.fit_split to a split "
+            "that has labels"
+        )
+    smallest = getattr(evaluator, "smallest_fit", 1)
+    if len(fit_data.source) < smallest:
+        raise ValueError(
+            f"evaluator {name!r} needs at least {smallest} images to fit to, got "
+            f"{len(fit_data.source)}; set data.fit_split or leave it out"
+        )
+
+
+def _initial_variables(config, model, image_shape, skip):
+    """Returns the variables that `init_from` gives, or none."""
+    if not config.init_from and config.init_skip:
+        raise ValueError(
+            f"init_skip={config.init_skip!r} needs init_from: nothing is loaded; "
+            f"init_from={transfer.FROM_SCRATCH} trains from scratch"
+        )
+    if config.init_from in ("", transfer.FROM_SCRATCH):
+        return {}
+    weights, rng = pretrained.load(config.init_from, model), jax.random.key(config.seed)
+    return pretrained.from_torch(weights, model, image_shape, skip=skip, rng=rng)
+
+
+def _options(config: ConfigDict) -> dict:
+    """Returns the options that are set; None leaves an option at its owner's default."""
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _dtype(name: str):
+    dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    dtypes["auto"] = dtypes["float32" if jax.default_backend() == "cpu" else "bfloat16"]
+    check_choice("dtype", name, sorted(dtypes))
+    return dtypes[name]
+
+
+def _check_sizes(config, num_devices):
+    parts = num_devices * config.accumulation_steps
+    if config.batch_size % parts:
+        raise ValueError(
+            f"batch_size={config.batch_size} is not divisible by {parts} = {num_devices} devices x "
+            f"{config.accumulation_steps} accumulation_steps; set batch_size or num_devices"
+        )
+    if not config.total_steps and config.total_epochs <= 0:
+        raise ValueError(f"total_epochs must be positive, got {config.total_epochs}")
+
+
+def _event_steps(every_epochs, starts, total_steps):
+    """Returns the steps after which to evaluate: the end, and every `every_epochs` if positive."""
+    events, count = {total_steps}, 1
+    while every_epochs > 0 and (step := starts(every_epochs * count)) < total_steps:
+        if count > total_steps:
+            raise ValueError(f"eval_every_epochs={every_epochs} is less than a step; use more")
+        events.add(max(step, 1))
+        count += 1
+    return frozenset(events)

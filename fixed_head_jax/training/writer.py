@@ -1,0 +1,190 @@
+"""What a run writes while it trains: metrics.jsonl, TensorBoard event files and the console."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, SupportsFloat
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from fixed_head_jax.storage.files import finite_or_none, write_text
+
+METRICS_FILE = "metrics.jsonl"
+# The bar shows these, whatever they are prefixed with (train/loss).
+POSTFIX_KEYS = ("loss", "accuracy", "images_per_second")
+# No two runs share these: kept out of metrics.jsonl, which a repeated run writes the same.
+TIMING_PREFIX = "timing/"
+_SHOWN = 12  # values on a console line
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Reads a metrics.jsonl, leaving out a last line that a killed run did not finish.
+
+    Args:
+        path: the file; one that does not exist holds no lines.
+
+    Returns:
+        One dict per line, "step" among its keys; a null value (not finite when written) is NaN.
+
+    Raises:
+        ValueError: a finished line is not a JSON object with a step.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    rows = []
+    for number, line in enumerate(_finished_lines(path), start=1):
+        row = _parse(line, path, number)
+        rows.append({key: math.nan if value is None else value for key, value in row.items()})
+    return rows
+
+
+def format_line(step: int, total_steps: int, values: Mapping[str, float]) -> str:
+    """Formats one console line, e.g. `step 1,200/64,000 epoch 3.1 train/loss 1.234`."""
+    parts = [f"step {step:,}/{total_steps:,}"]
+    if "epoch" in values:
+        parts.append(f"epoch {values['epoch']:.1f}")
+    shown = [f"{key} {_format(value)}" for key, value in values.items() if key != "epoch"]
+    parts += shown[:_SHOWN]
+    if len(shown) > _SHOWN:
+        parts.append(f"and {len(shown) - _SHOWN} more in {METRICS_FILE}")
+    return " ".join(parts)
+
+
+class Writer:
+    """Writes metrics to metrics.jsonl, TensorBoard and the console; a context manager.
+
+    On resume the lines after `resume_step` are cut from metrics.jsonl, and TensorBoard is told to
+    forget those events, so that a killed and resumed run leaves the lines of an uninterrupted one.
+    That needs every line up to a checkpoint's step to be written before the checkpoint is.
+
+    Args:
+        workdir: the run's directory; made if missing.
+        total_steps: steps of the whole run.
+        resume_step: the step of the restored checkpoint; 0 starts the files afresh.
+        show_progress: draw a progress bar; None draws one if standard error is a terminal.
+        is_main: False, on every process but the first, writes nothing.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        total_steps: int,
+        resume_step: int = 0,
+        show_progress: bool | None = None,
+        is_main: bool = True,
+    ):
+        self._total_steps = total_steps
+        self._is_main = is_main
+        self._bar: tqdm | None = None
+        if not is_main:
+            return
+        workdir = Path(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / METRICS_FILE
+        _cut(path, resume_step)
+        self._file = path.open("a", encoding="utf-8")
+        # TensorBoard drops what an earlier process logged at or after purge_step.
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
+        if sys.stderr.isatty() if show_progress is None else show_progress:
+            self._bar = tqdm(
+                total=total_steps, initial=resume_step, unit="step", dynamic_ncols=True
+            )
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """Writes one line of metrics.
+
+        Args:
+            step: the number of optimizer steps done.
+            values: metrics by name, "epoch" among them or not. Names that start with `timing/` go
+                to TensorBoard and the console only.
+        """
+        if not self._is_main:
+            return
+        shown = {key: float(value) for key, value in values.items()}
+        kept = {key: v for key, v in shown.items() if not key.startswith(TIMING_PREFIX)}
+        self._file.write(_dump(step, kept) + "\n")
+        self._file.flush()
+        for key, value in shown.items():
+            if math.isfinite(value):
+                self._events.add_scalar(key, value, step)
+        line = format_line(step, self._total_steps, shown)
+        if self._bar is None:
+            print(line, flush=True)
+        else:
+            self._bar.write(line)
+            postfix = {
+                key: _format(value)
+                for key, value in shown.items()
+                if key.rsplit("/", 1)[-1] in POSTFIX_KEYS
+            }
+            self._bar.set_postfix(postfix, refresh=False)
+            self.progress(step)
+
+    def progress(self, step: int) -> None:
+        """Moves the progress bar to `step`; cheap enough to call at every step."""
+        if self._bar is not None and step > self._bar.n:
+            self._bar.update(step - self._bar.n)
+
+    def close(self) -> None:
+        """Flushes and closes the files and the bar; a second call does nothing."""
+        if not self._is_main:
+            return
+        if self._bar is not None:
+            self._bar.close()
+        if not self._file.closed:
+            self._file.close()
+            self._events.close()
+
+
+def _dump(step: int, values: Mapping[str, float]) -> str:
+    epoch = {"epoch": values["epoch"]} if "epoch" in values else {}
+    row = {"step": step} | epoch | dict(values)
+    return json.dumps({key: finite_or_none(v) for key, v in row.items()}, allow_nan=False)
+
+
+def _format(value: float) -> str:
+    if not math.isfinite(value):
+        return str(value)
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def _finished_lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+
+
+def _parse(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        row = None
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        raise ValueError(f"{path} line {number} is not a line of metrics: {line[:80]!r}; remove it")
+    return row
+
+
+def _cut(path: Path, resume_step: int) -> None:
+    """Rewrites the file, atomically, with its finished lines up to `resume_step`."""
+    if not path.exists():
+        return
+    kept = []
+    if resume_step > 0:
+        lines = _finished_lines(path)
+        kept = [
+            line + "\n"
+            for number, line in enumerate(lines, start=1)
+            if _parse(line, path, number)["step"] <= resume_step
+        ]
+    write_text(path, "".join(kept))
