@@ -97,8 +97,7 @@ class Classifier(nn.Module):
         logit of each label; every other head leaves the logits as they are. Accuracy and
         evaluation take the logits themselves.
         """
-        lower = getattr(self.head, "training_logits", None)
-        return logits if lower is None else lower(logits, labels)
+        return self.head.training_logits(logits, labels) if self.head.has_margin else logits
 
     def class_vectors(self, variables: Mapping[str, Any], dim: int) -> Float[Array, "d k"]:
         """Returns what the head compares features [B, dim] with, see `heads`."""

@@ -22,7 +22,7 @@ from fixed_head_jax.data.loader import disk_batches
 from fixed_head_jax.display.pictures import check_png_path, contact_sheet, write_png
 from fixed_head_jax.settings import config_flag
 from fixed_head_jax.settings.command_line import Parser, user_errors
-from fixed_head_jax.tasks import TAKE_VIEWS
+from fixed_head_jax.tasks import NEEDS
 from fixed_head_jax.training import experiment
 from fixed_head_jax.training.experiment.images import host_crops, make_augments
 
@@ -66,7 +66,7 @@ def augmentation_sheet(
             raise ValueError(f"{name} must be at least 1, got {value}")
     config.num_devices = 1
     source = experiment.build(config, read_weights=False).train_data.source
-    takes_views = config.task.name in TAKE_VIEWS
+    takes_views = NEEDS[config.task.name].views
     if examples > len(source):
         raise ValueError(f"examples={examples}, but the training split has {len(source)}")
     train_augment, eval_augment = make_augments(config, source, takes_views)

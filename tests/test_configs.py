@@ -18,7 +18,7 @@ from fixed_head_jax.data.__main__ import main as prepare_data
 from fixed_head_jax.model import get_model
 from fixed_head_jax.optim import transfer
 from fixed_head_jax.studies import stages, sweep
-from fixed_head_jax.tasks import TAKE_VIEWS
+from fixed_head_jax.tasks import NEEDS
 from fixed_head_jax.training import experiment, loop
 from fixed_head_jax.training.experiment.updates import make_training
 
@@ -203,7 +203,7 @@ def test_images_of_the_experiment_pass_its_augmentation(name):
     images = jax.ShapeDtypeStruct((2, *shape), jnp.uint8)
     batch = {"image": images, "label": jax.ShapeDtypeStruct((2,), jnp.int32)}
     rngs = jax.random.split(jax.random.key(0), 2)
-    if config.task.name in TAKE_VIEWS:
+    if NEEDS[config.task.name].views:
         views = ViewSet(**config.views)
         out = jax.eval_shape(
             make_view_augment(shape[-1], *pixels, views), rngs, jax.random.key(1), batch

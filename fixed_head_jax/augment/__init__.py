@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float32, Key, UInt8
 
 from fixed_head_jax.augment import blur, color, geometry, mix
-from fixed_head_jax.augment.options import Options, check
+from fixed_head_jax.augment.options import Options
 from fixed_head_jax.augment.policies import make_policy
 from fixed_head_jax.augment.views import ViewSet, draw_views, view_kinds
 
@@ -55,7 +55,7 @@ def make_augment(
         rngs: Key[Array, " b"], batch_rng: Key[Array, ""], batch: dict, step: ArrayLike = 0
     ) -> dict:
         batch = {**batch, "image": _run(before, rngs, batch["image"])}
-        if options.mixup or options.cutmix:
+        if options.mixes:
             shares = mix.draw_shares(
                 batch_rng, *image_shape[:2], options.mixup, options.cutmix,
                 options.mix_probability, options.mix_switch_probability,
@@ -108,7 +108,6 @@ def make_view_augment(
 def _stages(image_shape, mean, std, options):
     """Returns the stages of training images before their batch is mixed, and those after it."""
     mean, std = tuple(mean), tuple(std)
-    check(options)
     if len(mean) != len(std):
         raise ValueError(f"mean and std must have one value per channel, got {mean} and {std}")
     if not mean or not all(0 <= m <= 1 and 0 < s <= 1 for m, s in zip(mean, std, strict=True)):

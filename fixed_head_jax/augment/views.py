@@ -1,6 +1,7 @@
 """View sets of self-supervised training: crops of one image, each changed in its own way."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -9,49 +10,52 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from fixed_head_jax.augment import streams
+from fixed_head_jax.settings.kinds import (
+    AREAS,
+    AT_LEAST_0,
+    DEVIATIONS,
+    FLAG,
+    SHARE,
+    each,
+    number,
+    whole,
+)
+from fixed_head_jax.settings.schema import Group, option
 
 NUM_GLOBAL = 2
+_SIDE = whole("[1, 65536]")
+_BY_KIND = each(SHARE, 3)
 
 
-class ViewSet(NamedTuple):
+@dataclass(frozen=True)
+class ViewSet(Group, name="views"):
     """Two global views and some local ones; by default Self-Classifier's.
-
-    Attributes:
-        num_local: local views, >= 0.
-        global_size: side of a global view in pixels.
-        local_size: side of a local view.
-        global_scale: smallest and largest share of the image's area in a global view.
-        local_scale: same, of a local view.
-        flip: see `options.Options`, as are the following, which all views have in common.
-        brightness: strength of the jitter.
-        contrast: same.
-        saturation: same.
-        hue: same.
-        jitter_probability: of jittering a view at all.
-        grey_probability: of taking a view's luma.
-        blur_sigma: smallest and largest standard deviation of the blur, in pixels.
-        blur_probability: of blurring the first global view, the second, and each local one.
-        solarize_probability: of solarizing them, likewise; from half of the levels on.
 
     Source: Amrani et al. 2022, https://arxiv.org/abs/2103.10994, as in its public code. That blurs
     by Pillow's GaussianBlur, which repeats box filters instead.
     """
 
-    num_local: int = 6
-    global_size: int = 224
-    local_size: int = 96
-    global_scale: tuple[float, float] = (0.4, 1.0)
-    local_scale: tuple[float, float] = (0.05, 0.4)
-    flip: bool = True
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.2
-    hue: float = 0.1
-    jitter_probability: float = 0.8
-    grey_probability: float = 0.2
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    blur_probability: tuple[float, float, float] = (0.1, 1.0, 0.5)
-    solarize_probability: tuple[float, float, float] = (0.0, 0.2, 0.0)
+    num_local: int = option(6, whole("[0, 1000]"), "small crops, beside two large ones")
+    global_size: int = option(224, _SIDE, "side of a large crop in pixels")
+    local_size: int = option(96, _SIDE, "same, of a small one")
+    global_scale: tuple[float, float] = option(
+        (0.4, 1.0), AREAS, "share of the image's area, from and to"
+    )
+    local_scale: tuple[float, float] = option((0.05, 0.4), AREAS, "same, of a small one")
+    flip: bool = option(True, FLAG, "as in augment, and so are the following")
+    brightness: float = option(0.4, AT_LEAST_0, "strength of the jitter")
+    contrast: float = option(0.4, AT_LEAST_0, "same")
+    saturation: float = option(0.2, AT_LEAST_0, "same")
+    hue: float = option(0.1, number("[0, 0.5]"), "same")
+    jitter_probability: float = option(0.8, SHARE, "of jittering a view at all")
+    grey_probability: float = option(0.2, SHARE, "of taking a view's luma")
+    blur_sigma: tuple[float, float] = option(
+        (0.1, 2.0), DEVIATIONS, "standard deviation in pixels, from and to"
+    )
+    blur_probability: tuple[float, float, float] = option(
+        (0.1, 1.0, 0.5), _BY_KIND, "of the first large view, the second, small ones"
+    )
+    solarize_probability: tuple[float, float, float] = option((0.0, 0.2, 0.0), _BY_KIND, "same")
 
 
 class Kind(NamedTuple):
@@ -67,35 +71,13 @@ _SHARED = (
     "flip", "brightness", "contrast", "saturation", "hue", "jitter_probability",
     "grey_probability", "blur_sigma",
 )  # fmt: skip
-_BY_KIND = ("blur_probability", "solarize_probability")
+_DIFFERENT = ("blur_probability", "solarize_probability")
 
 
 def view_kinds(views: ViewSet) -> list[Kind]:
-    """Returns the first global view, the second, and the local ones if there are any.
-
-    Raises:
-        ValueError: if the number of views, a size or a scale is out of range, or a probability is
-            not given for the three kinds.
-    """
-    if views.num_local < 0:
-        raise ValueError(f"num_local must be >= 0, got {views.num_local}")
-    for key in ("global_size", "local_size"):
-        if getattr(views, key) < 1:
-            raise ValueError(f"{key} must be at least 1, got {getattr(views, key)}")
-    for key in ("global_scale", "local_scale"):
-        scale = getattr(views, key)
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(
-                f"{key} must be a range of shares in (0, 1], smallest first, got {scale}"
-            )
-    for key in _BY_KIND:
-        if len(getattr(views, key)) != 3:
-            raise ValueError(
-                f"{key} must be three numbers, of the first global view, the second and the "
-                f"local ones, got {getattr(views, key)}"
-            )
+    """Returns the first global view, the second, and the local ones if there are any."""
     shared = {key: getattr(views, key) for key in _SHARED}
-    options = [shared | {key: getattr(views, key)[kind] for key in _BY_KIND} for kind in range(3)]
+    options = [shared | {key: getattr(views, key)[kind] for key in _DIFFERENT} for kind in range(3)]
     large, small = (views.global_size, views.global_scale), (views.local_size, views.local_scale)
     kinds = [Kind(range(1), *large, options[0]), Kind(range(1, 2), *large, options[1])]
     if views.num_local:

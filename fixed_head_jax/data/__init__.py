@@ -9,10 +9,7 @@ from typing import NamedTuple
 from fixed_head_jax.data import class_sampling, loader, resident, sampling, sources
 from fixed_head_jax.data.crops import RandomCrop
 from fixed_head_jax.data.crops import check as check_crop
-from fixed_head_jax.settings.lookup import check_choice
-
-PLACEMENTS = ("auto", "resident", "disk")
-SAMPLERS = ("shuffled", "class_aware", "class_balanced")
+from fixed_head_jax.data.options import Options
 
 
 class Dataset(NamedTuple):
@@ -25,6 +22,7 @@ class Dataset(NamedTuple):
         fetch: `(arrays, batch) -> {image, label, index, mask}`, pure, to be called in the step.
         train_batches: `(seed, batch_size, start_step, num_steps, shard=(0, 1)) -> iterator`.
         eval_batches: `(batch_size, shard=(0, 1)) -> iterator`, every example once.
+        num_bytes: of `arrays`.
     """
 
     source: sources.Source
@@ -32,6 +30,7 @@ class Dataset(NamedTuple):
     fetch: Callable
     train_batches: Callable
     eval_batches: Callable
+    num_bytes: int
 
 
 def open_dataset(
@@ -80,8 +79,10 @@ def open_dataset(
     Raises:
         ValueError: if an argument does not fit.
     """
-    check_choice("placement", placement, PLACEMENTS)
-    check_choice("sampler", sampler, SAMPLERS)
+    Options(
+        num_threads=num_threads, placement=placement, sampler=sampler, per_class=per_class,
+        repeats=repeats, unlabelled=unlabelled,
+    )  # fmt: skip
     if crops is not None and placement == "resident":
         raise ValueError(
             "random crops on the host need placement 'auto' or 'disk', got 'resident'; "
@@ -89,17 +90,6 @@ def open_dataset(
         )
     for crop in (crops or {}).values():
         check_crop(crop)
-    if per_class < 1:
-        raise ValueError(f"per_class must be >= 1, got {per_class}")
-    if repeats < 1 or (repeats > 1 and sampler != "shuffled"):
-        raise ValueError(f"repeats must be >= 1, and 1 unless sampler='shuffled', got {repeats}")
-    if unlabelled and sampler != "shuffled":
-        raise ValueError(
-            "unlabelled=True leaves no classes to sample by; set sampler to 'shuffled', "
-            f"got {sampler!r}"
-        )
-    if num_threads < 0:
-        raise ValueError(f"num_threads must be >= 0 (0 for one per CPU), got {num_threads}")
     num_threads = num_threads or os.cpu_count() or 1
     source = sources.open_source(
         name, split, data_dir, first_classes, skip_classes, fraction, list_file,
@@ -144,7 +134,8 @@ def _resident(source: sources.Source, order: Callable, num_threads: int) -> Data
     def eval_batches(batch_size, shard=(0, 1)):
         return resident.index_eval_batches(batch_size, len(source), shard)
 
-    return Dataset(source, arrays, resident.gather, train_batches, eval_batches)
+    size = len(source) * (math.prod(source.image_shape) + 4)
+    return Dataset(source, arrays, resident.gather, train_batches, eval_batches, size)
 
 
 def _disk(
@@ -162,7 +153,7 @@ def _disk(
     def eval_batches(batch_size, shard=(0, 1)):
         return loader.disk_eval_batches(source, batch_size, num_threads, shard)
 
-    return Dataset(source, dict, _identity, train_batches, eval_batches)
+    return Dataset(source, dict, _identity, train_batches, eval_batches, 0)
 
 
 def _identity(arrays: dict, batch: dict) -> dict:

@@ -13,6 +13,7 @@ from jaxtyping import Int32, Integer, UInt8
 
 from fixed_head_jax.data import crops, prepared, selection
 from fixed_head_jax.data.decoding import decode
+from fixed_head_jax.data.options import Options
 from fixed_head_jax.data.records import (
     BadRecordError,
     Records,
@@ -21,7 +22,6 @@ from fixed_head_jax.data.records import (
     parse,
     scan_file_names,
 )
-from fixed_head_jax.settings.lookup import check_choice
 
 _FINGERPRINTED = 64  # records
 
@@ -211,20 +211,11 @@ def open_source(
     Raises:
         ValueError: if the dataset, split or an option does not fit.
     """
-    if image_size < 0:
-        raise ValueError(f"image_size must be >= 0 (0 keeps the stored size), got {image_size}")
-    if resize_size and not 0 < image_size <= resize_size:
-        raise ValueError(
-            f"resize_size must be 0 or at least image_size={image_size} > 0, got {resize_size}"
-        )
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be in (0, 1] (1 keeps all), got {fraction}")
-    check_choice("interpolation", interpolation, crops.METHODS)
-    if unlabelled and (first_classes or skip_classes or fraction < 1):
-        raise ValueError(
-            "unlabelled=True leaves no classes to choose by; set first_classes=0, skip_classes=0 "
-            f"and fraction=1, got {first_classes}, {skip_classes} and {fraction}"
-        )
+    Options(
+        first_classes=first_classes, skip_classes=skip_classes, train_fraction=fraction,
+        train_list=list_file, image_size=image_size, resize_size=resize_size,
+        interpolation=interpolation, unlabelled=unlabelled, channels=channels,
+    )  # fmt: skip
     builder = prepared.find(name, data_dir)
     shape, class_names = prepared.read_features(name, builder.info.features, channels)
     classes = _classes(name, len(class_names), skip_classes, first_classes)

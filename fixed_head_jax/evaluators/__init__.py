@@ -4,93 +4,25 @@ To add one, write its sums and metrics in a file of its own as pure functions, s
 it makes or which splits it needs, and name it in `EVALUATORS`.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
-
-import numpy as np
 
 from fixed_head_jax.evaluators import clustering, long_tail, neural_collapse, superclasses
 from fixed_head_jax.evaluators.classification import classification_metrics, classification_sums
+from fixed_head_jax.evaluators.evaluator import (
+    EVAL,
+    TRAIN,
+    Evaluator,
+    FeatureEvaluator,
+    Needs,
+    Pass,
+    Setting,
+)
 from fixed_head_jax.evaluators.feature_norms import feature_norm_metrics, feature_norm_sums
 from fixed_head_jax.evaluators.kmeans import kmeans_clusters
 from fixed_head_jax.evaluators.knn import KS, knn_accuracy
 from fixed_head_jax.evaluators.linear_probe import linear_probe_accuracy
 from fixed_head_jax.evaluators.sums import class_sums
 from fixed_head_jax.settings import lookup
-
-EVAL, TRAIN = "eval", "train"
-
-
-def _no_context(totals):
-    del totals
-    return ()
-
-
-class Pass(NamedTuple):
-    """One look at every example of a split.
-
-    Attributes:
-        sums: `(outputs, labels, mask, context) -> {name: array}` on one device's shard, sums that
-            add up over batches and devices. `outputs` has what the model returns and "kernel", its
-            class vectors [D, K], where the evaluator reads them; `mask` is 0 for padding, which
-            may hold anything.
-        split: `EVAL`, or `TRAIN`, the images to fit to, which are not augmented here.
-        context: `(totals of the passes before) -> tree of arrays`, on the host.
-    """
-
-    sums: Callable
-    split: str = EVAL
-    context: Callable = _no_context
-
-
-class Evaluator(NamedTuple):
-    """What to sum, and what to make of it.
-
-    Attributes:
-        passes: one after another; those of several evaluators share the work of the model.
-        metrics: `(totals of all passes, their contexts, kernel) -> {name: float}`, all numpy.
-        reads_kernel: whether it needs the class vectors; None stands for them otherwise.
-    """
-
-    passes: tuple[Pass, ...]
-    metrics: Callable
-    reads_kernel: bool = False
-
-
-class FeatureEvaluator(NamedTuple):
-    """What to make of what the model gives for every example; computed once for all of this kind.
-
-    It reads both splits: it fits to `TRAIN` and measures on `EVAL`.
-
-    Attributes:
-        metrics: `{split: {"features" [N, D], "pixels" [N, H W C], "label" [N]}} -> {name: float}`,
-            of the examples in order, numpy; of the first two what `reads` names.
-        reads: "features" (float32) or "pixels" (levels).
-        smallest_fit: number of `TRAIN` images that it needs, at least.
-    """
-
-    metrics: Callable
-    reads: str = "features"
-    smallest_fit: int = 1
-
-
-class Setting(NamedTuple):
-    """What evaluators are built from, beside their name.
-
-    Attributes:
-        num_classes: K of the labels.
-        class_counts: returns the training images per class [K]; called only where they matter.
-        class_names: of the labels.
-        superclass_dir: folder of the files that `superclasses` reads.
-        seed: of what an evaluator draws.
-    """
-
-    num_classes: int
-    class_counts: Callable[[], np.ndarray]
-    class_names: tuple[str, ...] = ()
-    superclass_dir: str = ""
-    seed: int = 0
 
 
 def _classification(setting: Setting) -> Evaluator:
@@ -101,7 +33,11 @@ def _classification(setting: Setting) -> Evaluator:
         del context
         return classification_sums(outputs["logits"], labels, mask)
 
-    return Evaluator((Pass(sums),), lambda totals, *_: classification_metrics(totals[0]))
+    def metrics(totals, contexts, kernel):
+        del contexts, kernel
+        return classification_metrics(totals[0])
+
+    return Evaluator((Pass(sums),), metrics, Needs(predicts_labels=True))
 
 
 def _feature_norms(setting: Setting) -> Evaluator:
@@ -118,7 +54,7 @@ def _feature_norms(setting: Setting) -> Evaluator:
         del contexts, kernel
         return feature_norm_metrics(totals[0])
 
-    return Evaluator((Pass(sums),), metrics, reads_kernel=True)
+    return Evaluator((Pass(sums),), metrics, Needs(class_vectors=True))
 
 
 def _neural_collapse(setting: Setting, split: str) -> Evaluator:
@@ -143,7 +79,7 @@ def _neural_collapse(setting: Setting, split: str) -> Evaluator:
         return {f"{split}_{name}" if split == TRAIN else name: v for name, v in values.items()}
 
     passes = (Pass(by_class, split), Pass(collapse_sums, split, geometry))
-    return Evaluator(passes, metrics, reads_kernel=True)
+    return Evaluator(passes, metrics, Needs(class_vectors=True, fit_images=int(split == TRAIN)))
 
 
 def _shots(setting: Setting) -> Evaluator:
@@ -158,7 +94,7 @@ def _shots(setting: Setting) -> Evaluator:
         del contexts, kernel
         return long_tail.shot_metrics(totals[0], class_counts())
 
-    return Evaluator((Pass(sums),), metrics)
+    return Evaluator((Pass(sums),), metrics, Needs(predicts_labels=True))
 
 
 def _decoupling(setting: Setting) -> Evaluator:
@@ -191,7 +127,7 @@ def _decoupling(setting: Setting) -> Evaluator:
         Pass(embedding_sums, TRAIN, feature_mean),
         Pass(decoupling_hits, EVAL, class_context),
     )
-    return Evaluator(passes, metrics, reads_kernel=True)
+    return Evaluator(passes, metrics, Needs(class_vectors=True, fit_images=1))
 
 
 def _contingency_pass(setting):
@@ -244,7 +180,7 @@ def _knn(setting: Setting) -> FeatureEvaluator:
             setting.num_classes,
         )  # fmt: skip
 
-    return FeatureEvaluator(metrics, smallest_fit=min(KS))
+    return FeatureEvaluator(metrics, needs=Needs(fit_images=min(KS)))
 
 
 def _linear_probe(setting: Setting) -> FeatureEvaluator:
@@ -257,7 +193,7 @@ def _linear_probe(setting: Setting) -> FeatureEvaluator:
             setting.num_classes, seed=setting.seed,
         )  # fmt: skip
 
-    return FeatureEvaluator(metrics, smallest_fit=2)
+    return FeatureEvaluator(metrics, needs=Needs(fit_images=2))
 
 
 def _kmeans(setting: Setting, reads: str) -> FeatureEvaluator:
@@ -270,7 +206,7 @@ def _kmeans(setting: Setting, reads: str) -> FeatureEvaluator:
         name = "kmeans" if reads == "features" else "kmeans_pixels"
         return {f"{name}/{key}": 100 * value for key, value in scores.items()}
 
-    return FeatureEvaluator(metrics, reads, setting.num_classes)
+    return FeatureEvaluator(metrics, reads, Needs(fit_images=setting.num_classes))
 
 
 EVALUATORS = {
@@ -287,7 +223,6 @@ EVALUATORS = {
     "kmeans": partial(_kmeans, reads="features"),
     "kmeans_pixels": partial(_kmeans, reads="pixels"),
 }
-READ_LABELS = ("classification", "shots")  # they take predicted classes for labels
 # Metrics of which larger is better, that the best checkpoint may be chosen by.
 RISING_METRICS = {
     "classification": ("accuracy", "top5_accuracy"),

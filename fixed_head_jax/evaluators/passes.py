@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from fixed_head_jax.data import Dataset
 from fixed_head_jax.devices import parallel
-from fixed_head_jax.evaluators import Evaluator, FeatureEvaluator
+from fixed_head_jax.evaluators.evaluator import Evaluator, FeatureEvaluator
 
 _QUEUED = 2  # batches that the device may be behind the host
 _ON_DEVICE = 16  # batches that are added in float32 before they are fetched
@@ -49,17 +49,16 @@ def make_evaluate(
         evaluators: by name; passes of the same number over the same split share one look.
         augment: `images -> images`, pixels to what the model takes.
         datasets: split -> data; `arrays` in the call are theirs, split by split, on the devices.
-        batch_size: images per batch, rounded up to a multiple of the devices.
+        batch_size: images per batch, at most all, rounded up to a multiple of the devices.
         mesh: of `parallel.make_mesh`.
     """
-    batch_size = -(-batch_size // mesh.size) * mesh.size
     of_features = {k: e for k, e in evaluators.items() if isinstance(e, FeatureEvaluator)}
     collects = _make_collects(model, of_features, augment, datasets, batch_size, mesh)
     evaluators = {k: e for k, e in evaluators.items() if k not in of_features}
     rounds = _rounds(model, evaluators, augment, datasets, mesh)
     image_shape = next(iter(datasets.values())).source.image_shape
     class_vectors = jax.jit(partial(_class_vectors, model, augment, image_shape))
-    reads_kernel = any(evaluator.reads_kernel for evaluator in evaluators.values())
+    reads_kernel = any(evaluator.needs.class_vectors for evaluator in evaluators.values())
 
     def evaluate(models: Mapping[str, Mapping], arrays: Mapping[str, Mapping]) -> dict[str, float]:
         kernels = {key: class_vectors(models[key]) if reads_kernel else None for key in models}
@@ -71,7 +70,7 @@ def make_evaluate(
                 for key in models
             }
             inputs = arrays[split], kernels, parallel.replicate(here, mesh)
-            batches = datasets[split].eval_batches(batch_size, parallel.process_shard())
+            batches = _batches(datasets[split], batch_size, mesh)
             sums = _sum(
                 program(models, inputs, parallel.shard_batch(batch, mesh, parallel.SPLIT))
                 for batch in batches
@@ -163,10 +162,9 @@ def make_collect(
             are levels.
         augment: `images -> images`, pixels to what the model takes.
         dataset: whose N examples, in its order; `arrays` in the call are its own on the devices.
-        batch_size: images per batch, rounded up to a multiple of the devices.
+        batch_size: images per batch, at most all, rounded up to a multiple of the devices.
         mesh: of `parallel.make_mesh`.
     """
-    batch_size = -(-batch_size // mesh.size) * mesh.size
 
     def step(models, arrays, batch):
         batch = dataset.fetch(arrays, batch)
@@ -183,7 +181,7 @@ def make_collect(
 
     def collect(models: Mapping[str, Mapping], arrays: Mapping) -> dict[str, Any]:
         collected, count = None, 0
-        for batch in dataset.eval_batches(batch_size, parallel.process_shard()):
+        for batch in _batches(dataset, batch_size, mesh):
             batch = parallel.shard_batch(batch, mesh, parallel.SPLIT)
             outputs = jax.device_get(program(models, arrays, batch))
             kept = outputs.pop("mask") > 0
@@ -196,6 +194,13 @@ def make_collect(
         return collected
 
     return collect
+
+
+def _batches(dataset, batch_size, mesh):
+    """Returns the batches of this process; none is larger than the whole split asks for."""
+    batch_size = min(batch_size, len(dataset.source))
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    return dataset.eval_batches(batch_size, parallel.process_shard())
 
 
 def select_probabilities(images, outputs):

@@ -5,6 +5,7 @@ least 1e-12. The margin of `CosFace` and `ArcFace` is in `training_logits`, not 
 """
 
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from fixed_head_jax.heads import frames
-from fixed_head_jax.heads.parts import direction_class_vectors, fixed_kernel, norm
+from fixed_head_jax.heads.parts import Head, direction_class_vectors, fixed_kernel, norm
 from fixed_head_jax.layers.initializers import uniform, uniform_fan_in
 from fixed_head_jax.settings.lookup import check_choice
 
@@ -24,7 +25,7 @@ SCALE_FORMS = ("softplus", "learned", "constant")
 BIAS_FORMS = ("none", "inside", "outside")
 
 
-class Cosine(nn.Module):
+class Cosine(Head):
     """Cosine similarity: logits = scale * (phi(cosine) + inside) + outside; phi is `t_vmf`.
 
     The defaults are Kobayashi's head, whose scale starts at 1 + ln 2 = 1.693 and stays above 1.
@@ -107,7 +108,7 @@ class TVMF(Cosine):
     kappa: float = 16.0
 
 
-class CosFace(nn.Module):
+class CosFace(Head):
     """Additive margin: scale * cosine; in training, scale * (cosine - margin) for the label.
 
     Attributes:
@@ -120,6 +121,8 @@ class CosFace(nn.Module):
 
     Source: Wang et al. 2018, https://arxiv.org/abs/1801.09414, equation 4.
     """
+
+    has_margin: ClassVar[bool] = True
 
     num_classes: int
     fixed: bool = False
@@ -148,7 +151,7 @@ class CosFace(nn.Module):
         return logits - self.scale * self.margin * is_label
 
 
-class ArcFace(nn.Module):
+class ArcFace(Head):
     """Angular margin: scale * cos(theta); in training, scale * cos(theta + margin) for the label.
 
     Past theta = pi - margin, where that rises again, scale * (cosine - margin sin(margin)).
@@ -170,6 +173,8 @@ class ArcFace(nn.Module):
 
     Source: Deng et al. 2019, https://arxiv.org/abs/1801.07698, equation 3, and released code.
     """
+
+    has_margin: ClassVar[bool] = True
 
     num_classes: int
     fixed: bool = False

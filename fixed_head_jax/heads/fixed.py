@@ -13,12 +13,12 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fixed_head_jax.heads import frames
-from fixed_head_jax.heads.parts import check_scale, fixed_kernel, linear_class_vectors, norm
+from fixed_head_jax.heads.parts import Head, check_scale, fixed_kernel, linear_class_vectors, norm
 from fixed_head_jax.layers.initializers import uniform
 from fixed_head_jax.settings.lookup import check_choice
 
 
-class Random(nn.Module):
+class Random(Head):
     """Random class vectors, dot product: logits = features @ kernel + bias.
 
     Unless `learned`, the bias is one constant, the same for every class, so softmax, loss and
@@ -51,7 +51,7 @@ class Random(nn.Module):
         return features @ kernel + self.param("bias", initial, (self.num_classes,))[None, :]
 
 
-class Orthogonal(nn.Module):
+class Orthogonal(Head):
     """Random semi-orthogonal class vectors: logits = scale * features @ kernel + bias.
 
     The defaults are the thesis' form, without scale. Hoffer et al. normalise the features and
@@ -102,7 +102,7 @@ class Orthogonal(nn.Module):
         return logits
 
 
-class Hadamard(nn.Module):
+class Hadamard(Head):
     """Hadamard class vectors: logits = -scale * features / (|features| + 1e-8) @ kernel + bias.
 
     This is the form behind the published numbers. Equation 3.6 of the thesis has neither the
@@ -186,7 +186,7 @@ class Hadamard(nn.Module):
         return logits
 
 
-class Identity(nn.Module):
+class Identity(Head):
     """No classifier: the logits are the first K features; the others get no gradient.
 
     Attributes:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from fixed_head_jax.heads.parts import linear_class_vectors
+from fixed_head_jax.heads.parts import Head, linear_class_vectors
 from fixed_head_jax.layers.initializers import he_normal_fan_in, uniform, uniform_fan_in
 from fixed_head_jax.settings.lookup import check_choice
 
@@ -15,7 +15,7 @@ KERNEL_INITS = {
 }
 
 
-class Linear(nn.Module):
+class Linear(Head):
     """Learned classifier: logits = features @ kernel + bias, times `class_scales` if set.
 
     Attributes:

@@ -2,12 +2,24 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
+
+
+class Head(nn.Module):
+    """What the rest of a run asks of a head; see `heads`.
+
+    Attributes:
+        embeds: whether it has `embed` and `classify` in place of `class_vectors`.
+        has_margin: whether it has `training_logits`.
+    """
+
+    embeds: ClassVar[bool] = False
+    has_margin: ClassVar[bool] = False
 
 
 def fixed_kernel(head: nn.Module, draw: Callable, dim: int) -> Float[Array, "d k"]:

@@ -15,11 +15,11 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fixed_head_jax.heads import frames
-from fixed_head_jax.heads.parts import check_scale, fixed_kernel, linear_class_vectors
+from fixed_head_jax.heads.parts import Head, check_scale, fixed_kernel, linear_class_vectors
 from fixed_head_jax.layers.initializers import uniform_fan_in
 
 
-class Simplex(nn.Module):
+class Simplex(Head):
     """Vertices of the simplex: logits = scale * features @ projection @ `frames.simplex`.
 
     Class vectors, and so logits, add up to zero. With `project` that is all that is fixed:
@@ -64,7 +64,7 @@ class Simplex(nn.Module):
         return product(points) * _scale(self)
 
 
-class SimplexETF(nn.Module):
+class SimplexETF(Head):
     """Simplex equiangular tight frame: logits = scale * features @ `frames.simplex_etf`.
 
     The fixed classifier of the literature on neural collapse, usually after batch norm. With
@@ -112,7 +112,7 @@ class SimplexETF(nn.Module):
         return logits * _scale(self)
 
 
-class Orthoplex(nn.Module):
+class Orthoplex(Head):
     """Vertices of the orthoplex: logits = scale * concatenate(x, -x), x = features @ projection.
 
     The order is that of `frames.orthoplex_shuffled`. With `project=False` and K <= D the logits
@@ -157,7 +157,7 @@ class Orthoplex(nn.Module):
         return logits * _scale(self)
 
 
-class Cube(nn.Module):
+class Cube(Head):
     """Vertices of the cube: logits = scale * features @ projection @ `frames.cube`.
 
     The order is Pernici's, least significant digit first. His head has an output for each of the

@@ -4,6 +4,7 @@ Submodules and their parameters are named as in the released checkpoints.
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fixed_head_jax.heads import frames
-from fixed_head_jax.heads.parts import norm
+from fixed_head_jax.heads.parts import Head, norm
 from fixed_head_jax.layers.batch_norm import BatchNorm
 from fixed_head_jax.layers.initializers import uniform
 from fixed_head_jax.settings.lookup import check_choice
@@ -104,7 +105,7 @@ class EmbeddingClassifier(nn.Module):
         return kernel / norm(kernel, 1e-12, axis=0)
 
 
-class Projection(nn.Module):
+class Projection(Head):
     """MLP, embeddings at unit norm, classifiers of different numbers of classes.
 
     The call, without `train`, gives the logits of one classifier: what evaluation takes.
@@ -131,6 +132,8 @@ class Projection(nn.Module):
 
     Source: Amrani et al. 2022, https://arxiv.org/abs/2103.10994, section 3.3 and code.
     """
+
+    embeds: ClassVar[bool] = True
 
     num_classes: int
     num_clusters: tuple[int, ...] = ()

@@ -1,6 +1,6 @@
 """A learning rate that drops when a metric stops improving."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -9,12 +9,23 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from fixed_head_jax.settings import lookup
+from fixed_head_jax.settings.kinds import AT_LEAST_0, COUNT, choice, number
+from fixed_head_jax.settings.schema import Group, option
 
 PlateauState = optax.contrib.ReduceLROnPlateauState
 
 
-def observe(opt_state: PyTree, value: Any, plateau: Mapping[str, Any] | None = None) -> PyTree:
+@dataclass(frozen=True)
+class Plateau(Group, name="optim.plateau"):
+    """When the rate drops; `best_metric` is watched at every evaluation."""
+
+    factor: float = option(0.2, number("(0, 1)"), "of a reduction")
+    patience: int = option(3, COUNT, "reduces at the evaluation after this many bad ones")
+    threshold: float = option(1e-4, AT_LEAST_0, "an improvement must exceed it; absolute")
+    mode: str = option("max", choice("max", "min"), "which way best_metric improves")
+
+
+def observe(opt_state: PyTree, value: Any, plateau: Plateau | None = None) -> PyTree:
     """Advances the plateau stage of an optimizer state by one evaluation's metric.
 
     The rate is multiplied at the evaluation after `patience` bad ones in a row, where good is
@@ -38,10 +49,10 @@ def observe(opt_state: PyTree, value: Any, plateau: Mapping[str, Any] | None = N
         return opt_state
     if plateau is None:
         raise ValueError("plateau=None, but the state has a plateau stage; pass its options")
-    options, value = tuple(sorted(plateau.items())), jnp.asarray(value, jnp.float32)
+    value = jnp.asarray(value, jnp.float32)
 
     def advance(node):
-        return _advance(node, value, options) if _is_plateau(node) else node
+        return _advance(node, value, plateau) if _is_plateau(node) else node
 
     return jax.tree.map(advance, opt_state, is_leaf=_is_plateau)
 
@@ -60,22 +71,22 @@ def _plateaus(opt_state):
     return [s for s in jax.tree.leaves(opt_state, is_leaf=_is_plateau) if _is_plateau(s)]
 
 
-def _reduce_on_plateau(factor=0.2, patience=3, threshold=1e-4, mode="max"):
-    if mode not in ("min", "max"):
-        raise ValueError(f"plateau mode={mode!r} is unknown; use 'min' or 'max'")
+def _reduce_on_plateau(plateau):
     # optax reduces when the count of bad values reaches its patience, PyTorch when it exceeds it.
-    tx = optax.contrib.reduce_on_plateau(factor, patience + 1, rtol=0.0, atol=threshold)
-    return tx, -1.0 if mode == "max" else 1.0
+    return optax.contrib.reduce_on_plateau(
+        plateau.factor, plateau.patience + 1, rtol=0.0, atol=plateau.threshold
+    )
 
 
-@partial(jax.jit, static_argnames="options")
-def _advance(state, value, options):
-    tx, sign = _reduce_on_plateau(**dict(options))
-    return tx.update({}, state, value=sign * value)[1]
+@partial(jax.jit, static_argnames="plateau")
+def _advance(state, value, plateau):
+    sign = -1.0 if plateau.mode == "max" else 1.0
+    return _reduce_on_plateau(plateau).update({}, state, value=sign * value)[1]
 
 
-def scale_by_plateau(plateau):
-    tx, _ = lookup.build("plateau", {"plateau": _reduce_on_plateau}, "plateau", plateau)
+def scale_by_plateau(plateau: Plateau) -> optax.GradientTransformation:
+    """Scales updates by the factor that `observe` has brought the state to."""
+    tx = _reduce_on_plateau(plateau)
 
     def update(updates, state, params=None):
         del params

@@ -1,64 +1,105 @@
 """Learning-rate schedules: functions of the step that are safe to call inside jit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
 
-Number = int | float
-SCHEDULES = ("constant", "step", "cosine", "linear", "exponential", "plateau")
+from fixed_head_jax.settings.kinds import (
+    AT_LEAST_0,
+    COUNT,
+    EPOCHS,
+    FLAG,
+    POSITIVE,
+    ascending,
+    choice,
+    number,
+)
+from fixed_head_jax.settings.schema import Group, option
+
 _MAX_EPOCHS = 1_000_000
 
 
+@dataclass(frozen=True)
+class Schedule(Group, name="optim"):
+    """The learning rate as a function of the step, the base rate aside."""
+
+    schedule: str = option(
+        "constant",
+        choice("constant", "step", "cosine", "linear", "exponential", "plateau"),
+        "of the learning rate",
+    )
+    warmup_epochs: float = option(0.0, EPOCHS, "over which the rate rises")
+    warmup_from: float = option(0.0, AT_LEAST_0, "rate that warm-up starts from")
+    final_lr: float = option(0.0, AT_LEAST_0, "cosine, linear: rate after the last step")
+    decay_after_warmup: bool = option(False, FLAG, "cosine, linear: begin where warm-up ends")
+    warmup_per_epoch: bool = option(False, FLAG, "warm-up is constant within an epoch")
+    milestones: tuple[float, ...] = option(
+        (),
+        ascending(number("[1, 1e9]"), strictly=True),
+        "step: each multiplies the rate by factor",
+    )
+    step_every_epochs: int = option(0, COUNT, "step: instead of milestones, every so many epochs")
+    factor: float = option(0.1, POSITIVE, "step: at each milestone; exponential: each epoch")
+    per_epoch: bool = option(False, FLAG, "cosine, linear, exponential: constant within an epoch")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.milestones and self.step_every_epochs:
+            raise ValueError(
+                f"optim.milestones={self.milestones} and optim.step_every_epochs="
+                f"{self.step_every_epochs} both say when to step; set one of them"
+            )
+        ends = self.schedule in ("cosine", "linear")
+        if (self.final_lr or self.decay_after_warmup) and not ends:
+            raise ValueError(
+                f"optim.final_lr={self.final_lr} and optim.decay_after_warmup="
+                f"{self.decay_after_warmup} are of schedules 'cosine' and 'linear', got "
+                f"{self.schedule!r}; set them to 0 and False"
+            )
+        if self.decay_after_warmup and (self.per_epoch or self.warmup_per_epoch):
+            raise ValueError(
+                "optim.decay_after_warmup=True counts steps; set optim.per_epoch=False and "
+                "optim.warmup_per_epoch=False"
+            )
+
+
 def make_schedule(
-    name: str,
-    lr: Number,
-    total_steps: int,
-    epoch_starts: Callable[[int], int],
-    *,
-    warmup_steps: int = 0,
-    warmup_from: Number = 0.0,
-    warmup_per_epoch: bool = False,
-    milestones: Sequence[int] = (),
-    step_every: int = 0,
-    factor: Number = 0.1,
-    per_epoch: bool = False,
-    final_lr: Number = 0.0,
-    decay_after_warmup: bool = False,
+    options: Schedule, lr: float, total_steps: int, epoch_starts: Callable[[float], int]
 ) -> Callable:
     """Builds the learning rate as a function of the step; safe to call inside jit.
 
     With t of T the steps done (or epochs, per_epoch) and f = `final_lr`: cosine is
     `f + (lr - f) (1 + cos(pi t / T)) / 2`, linear `f + (lr - f) (1 - t / T)`, exponential
     `lr factor^epochs`, step `lr factor^(milestones passed)`.
-    Warm-up is `w + (lr - w) (step + 1) / warmup_steps` from w = `warmup_from`, or with
+    Warm-up of n steps is `w + (lr - w) (step + 1) / n` from w = `warmup_from`, or with
     `warmup_per_epoch` `w + (lr - w) epoch / (epochs of warm-up)`; the schedule then goes on at its
-    own absolute step.
+    own absolute step. "plateau" is constant here: its factor is in the optimizer's state.
 
     Args:
-        name: one of `SCHEDULES`; "plateau" is constant here, its factor is in the optimizer state.
+        options: of the schedule.
         lr: base learning rate, >= 0.
         total_steps: length of the run in steps; later steps keep the last rate.
         epoch_starts: epoch -> the integer step it starts at.
-        warmup_steps: steps of warm-up, 0 for none.
-        warmup_from: rate that warm-up starts from, >= 0; may be above `lr`.
-        warmup_per_epoch: hold warm-up constant inside an epoch, and begin at `warmup_from` itself;
-            `warmup_steps` must then end with an epoch.
-        milestones: epochs at whose first step "step" multiplies by `factor`; increasing.
-        step_every: epochs from one such step to the next, in place of `milestones`; 0 for these.
-        factor: of "step" (per milestone) and "exponential" (per epoch), > 0.
-        per_epoch: hold cosine, linear and exponential constant inside an epoch.
-        final_lr: of cosine and linear, what they reach after the last step, >= 0.
-        decay_after_warmup: see above; of cosine and linear without `per_epoch`.
 
     Returns:
         step -> float32 learning rate.
 
     Raises:
-        ValueError: on an unknown name or a value out of its range.
+        ValueError: if the run is too short for the warm-up, or too long.
     """
-    _check(name, lr, total_steps, warmup_steps, warmup_from, milestones, step_every, factor)
-    _check_end(name, final_lr, decay_after_warmup, per_epoch or warmup_per_epoch)
+    name, per_epoch, factor = options.schedule, options.per_epoch, options.factor
+    warmup_from, final_lr, milestones = options.warmup_from, options.final_lr, options.milestones
+    warmup_per_epoch, decay_after_warmup = options.warmup_per_epoch, options.decay_after_warmup
+    warmup_steps, step_every = epoch_starts(options.warmup_epochs), options.step_every_epochs
+    if total_steps < 1:
+        raise ValueError(f"total_steps={total_steps} must be at least 1; lengthen the run")
+    if warmup_steps > total_steps:
+        raise ValueError(
+            f"optim.warmup_epochs={options.warmup_epochs:g} makes {warmup_steps} steps of warm-up, "
+            f"but the run has {total_steps}; shorten the warm-up or lengthen the run"
+        )
     starts, end = _epoch_grid(epoch_starts, total_steps)
     num_epochs = len(starts)
     if step_every:
@@ -97,20 +138,6 @@ def make_schedule(
     return schedule
 
 
-def _check_end(name, final_lr, decay_after_warmup, per_epoch):
-    if final_lr < 0:
-        raise ValueError(f"final_lr={final_lr} must not be negative; use a rate >= 0")
-    if (final_lr or decay_after_warmup) and name not in ("cosine", "linear"):
-        raise ValueError(
-            f"final_lr={final_lr} and decay_after_warmup={decay_after_warmup} are of schedules "
-            f"'cosine' and 'linear', got {name!r}; set them to 0 and False"
-        )
-    if decay_after_warmup and per_epoch:
-        raise ValueError(
-            "decay_after_warmup=True counts steps; set per_epoch=False and warmup_per_epoch=False"
-        )
-
-
 def _whole_epochs(warmup_steps, starts):
     """Returns which epoch the step `warmup_steps` begins."""
     if warmup_steps not in starts:
@@ -133,23 +160,3 @@ def _epoch_grid(epoch_starts, total_steps):
     raise ValueError(
         f"total_steps={total_steps} is more than {_MAX_EPOCHS:,} epochs; shorten total_epochs"
     )
-
-
-def _check(name, lr, total_steps, warmup_steps, warmup_from, milestones, step_every, factor):
-    increasing = list(milestones) == sorted(set(milestones)) and all(m >= 1 for m in milestones)
-    checks = {
-        f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}": name in SCHEDULES,
-        f"lr={lr} must not be negative; use a value >= 0": lr >= 0,
-        f"total_steps={total_steps} must be at least 1; lengthen the run": total_steps >= 1,
-        f"factor={factor} must be positive; 0.1 divides the rate by ten": factor > 0,
-        f"warmup_epochs makes {warmup_steps} steps of warm-up, but the run has {total_steps}; "
-        "shorten the warm-up or lengthen the run": 0 <= warmup_steps <= total_steps,
-        f"warmup_from={warmup_from} must not be negative; use a rate >= 0": warmup_from >= 0,
-        f"milestones={milestones} must be epochs >= 1 in increasing order": increasing,
-        f"step_every_epochs={step_every} must be at least 1, or 0 for milestones": step_every >= 0,
-        f"milestones={milestones} and step_every_epochs={step_every} both say when to step; set "
-        "one of them": not (milestones and step_every),
-    }
-    for message, holds in checks.items():
-        if not holds:
-            raise ValueError(message)

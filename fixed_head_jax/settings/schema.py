@@ -1,35 +1,15 @@
-"""What the keys of a config may hold: one table says the default, the range and the meaning.
+"""Keys of a config: one place says the default, the range and the meaning of each.
 
-A table maps dotted keys, as the command line names them, to a `Key`. Ranges are written as
-intervals: "[0, 1)" holds 0 and not 1; infinity and NaN are in none.
+A group of keys is a frozen dataclass, which cannot be made with a value that its keys may not have;
+a table maps dotted keys, as the command line names them, to a `Key`.
 """
 
-import math
-import os
-import re
-from collections.abc import Callable, Iterable, Mapping
-from numbers import Integral, Real
+import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from fixed_head_jax.settings.kinds import Kind
 from fixed_head_jax.settings.lookup import closest
-
-
-class Kind(NamedTuple):
-    """A set of values.
-
-    Attributes:
-        type: that a config stores them as.
-        words: what they are, to follow "must be".
-        holds: whether a value is one of them.
-        names: all of them, where they are names.
-        store: makes what a config stores of a value; None: `type`.
-    """
-
-    type: type
-    words: str
-    holds: Callable[[Any], bool]
-    names: tuple[str, ...] = ()
-    store: Callable[[Any], Any] | None = None
 
 
 class Key(NamedTuple):
@@ -40,69 +20,59 @@ class Key(NamedTuple):
             and is a value of the key, then.
         kind: the other values that it may have.
         meaning: what they do.
+        fixes: what of a run the value fixes, which says when another may take its place. One of
+            "training": what is learned; "run": how this run went, which its checkpoints do not
+            hold; "length": when it ends; "evaluations": when and in what parts it evaluates;
+            "nothing" that is trained.
     """
 
     default: Any
     kind: Kind
     meaning: str
+    fixes: str = "training"
 
 
-def number(interval: str = "(-inf, inf)") -> Kind:
-    """Returns the finite numbers of an interval."""
-    inside = _interval(interval)
-    return Kind(float, f"a number in {interval}", lambda x: _is(x, Real) and inside(x))
+def option(default: Any, kind: Kind, meaning: str, fixes: str = "training") -> Any:
+    """Returns a field of a `Group`; arguments as of `Key`."""
+    return dataclasses.field(default=default, metadata={"key": Key(default, kind, meaning, fixes)})
 
 
-def whole(interval: str) -> Kind:
-    """Returns the whole numbers of an interval."""
-    inside = _interval(interval)
-    return Kind(int, f"a whole number in {interval}", lambda x: _is(x, Integral) and inside(x))
+class Group:
+    """What frozen dataclasses of `option`s have in common: they check their values when made.
+
+    `class Views(Group, name="views")` is the group of the keys "views.*".
+
+    Raises:
+        ValueError: if any value is wrong, naming them all.
+    """
+
+    group_name: str
+    __no_type_check__ = True  # values of other types are refused below, in one line
+
+    def __init_subclass__(cls, name: str) -> None:
+        cls.group_name = name
+
+    def __post_init__(self) -> None:
+        prefix = f"{self.group_name}."
+        values = {
+            prefix + field.name: getattr(self, field.name) for field in dataclasses.fields(self)
+        }
+        for key, value in check(keys_of(type(self)), values).items():
+            object.__setattr__(self, key.removeprefix(prefix), value)
 
 
-def choice(*names: str) -> Kind:
-    """Returns these names."""
-    words = f"one of {', '.join(names)}"
-    return Kind(str, words, lambda x: isinstance(x, str) and x in names, names)
+def read(group: type[Group], config: Any) -> Any:
+    """Returns the group that a config, nested by the parts of its keys' names, holds."""
+    for part in group.group_name.split("."):
+        config = config[part]
+    return group(**{field.name: config[field.name] for field in dataclasses.fields(group)})
 
 
-def each(kind: Kind, length: int | None = None, distinct: bool = False) -> Kind:
-    """Returns the tuples of values of a kind: of a length, if given, and none twice."""
-
-    def holds(values):
-        return (
-            isinstance(values, tuple | list)
-            and all(map(kind.holds, values))
-            and length in (None, len(values))
-            and not (distinct and len(set(values)) < len(values))
-        )
-
-    count = "" if length is None else f"{length} "
-    words = f"a tuple of {count}values, each {kind.words}" + ", none twice" * distinct
-    return Kind(tuple, words, holds)
-
-
-def ascending(kind: Kind, length: int | None = None, strictly: bool = False) -> Kind:
-    """Returns the tuples of numbers of a kind that go up: of a length, if given."""
-    tuples = each(kind, length, strictly)
-    words = f"{tuples.words}, smallest first"
-    return Kind(tuple, words, lambda x: tuples.holds(x) and list(x) == sorted(x))
-
-
-def either(empty: Any, kind: Kind) -> Kind:
-    """Returns the values of a kind, and one that stands for none."""
-    return Kind(kind.type, f"{empty!r} or {kind.words}", lambda x: x == empty or kind.holds(x))
-
-
-FLAG = Kind(bool, "True or False", lambda x: isinstance(x, bool))
-TEXT = Kind(str, "a text without control characters", lambda x: _is_text(x))
-PATH = TEXT._replace(words="a path", store=os.path.expanduser)
-PATTERN = Kind(str, "a regular expression", lambda x: isinstance(x, str) and _compiles(x))
-PATTERNS = each(PATTERN)
-FACTORS = Kind(  # one for each pattern
-    tuple,
-    "a tuple of pairs (regular expression, number >= 0), such as (('^head/', 10.0),)",
-    lambda x: isinstance(x, tuple | list) and all(map(_is_factor, x)),
-)
+def keys_of(group: type[Group]) -> dict[str, Key]:
+    """Returns the keys of a group by their dotted names."""
+    return {
+        f"{group.group_name}.{one.name}": one.metadata["key"] for one in dataclasses.fields(group)
+    }
 
 
 def check(keys: Mapping[str, Key], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,33 +140,3 @@ def _hint(key, keys):
     if not likely:
         return closest(key, keys)
     return f" (did you mean {', '.join(likely[:5])}{', ...' if likely[5:] else ''}?)"
-
-
-def _interval(text):
-    low, high = map(float, text[1:-1].split(","))
-    above = (lambda x: low <= x) if text[0] == "[" else (lambda x: low < x)
-    below = (lambda x: x <= high) if text[-1] == "]" else (lambda x: x < high)
-    return lambda x: above(x) and below(x)
-
-
-def _is(value, number_type):
-    return isinstance(value, number_type) and not isinstance(value, bool)
-
-
-def _is_text(value):
-    return isinstance(value, str) and not re.search(r"[\x00-\x1f\x7f]", value)
-
-
-def _compiles(pattern):
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError):
-        return False
-    return True
-
-
-def _is_factor(pair):
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        return False
-    pattern, factor = pair
-    return PATTERN.holds(pattern) and _is(factor, Real) and 0 <= factor < math.inf

@@ -10,10 +10,10 @@ lies in parts on the devices.
 from fixed_head_jax.settings import lookup
 from fixed_head_jax.tasks.self_classifier import self_classifier
 from fixed_head_jax.tasks.supervised import supervised
-from fixed_head_jax.tasks.task import Task
+from fixed_head_jax.tasks.task import Needs, Task
 
 TASKS = {"supervised": supervised, "self_classifier": self_classifier}
-TAKE_VIEWS = ("self_classifier",)  # their batches hold sets of views instead of images
+NEEDS = {"supervised": Needs(labels=True), "self_classifier": Needs(views=True)}
 
 
 def get_task(name: str, model, **options) -> Task:

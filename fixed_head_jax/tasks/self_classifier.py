@@ -54,7 +54,7 @@ def self_classifier(
     check_options(row_temperature, column_temperature, eps)
     if queue_size < 0:
         raise ValueError(f"queue_size must be at least 0 (0: no queue), got {queue_size}")
-    if not hasattr(model.head, "embed"):
+    if not model.head.embeds:
         raise ValueError("task 'self_classifier' needs a head that embeds; set model.head")
     if model.dropout:
         raise ValueError(

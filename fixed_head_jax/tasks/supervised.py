@@ -50,7 +50,7 @@ def supervised(
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
-    if hasattr(getattr(model, "head", None), "embed"):
+    if model.head.embeds:
         raise ValueError("task 'supervised' trains no head that embeds; set model.head")
     regularizer = _regularizer(orthogonality, orthogonality_weight, orthogonality_patterns)
 

@@ -8,6 +8,19 @@ def _accepts_anything(batch_size, num_examples, num_devices, accumulation_steps)
     del batch_size, num_examples, num_devices, accumulation_steps
 
 
+class Needs(NamedTuple):
+    """What a task needs of the rest of a run.
+
+    Attributes:
+        views: batches of sets of views, in place of single images.
+        labels: known labels of the training images. What it predicts are labels then, by a head
+            that has class vectors; without, classes of its own, by a head that embeds.
+    """
+
+    views: bool = False
+    labels: bool = False
+
+
 class Task(NamedTuple):
     """What is learned, as pure functions; see `tasks`.
 

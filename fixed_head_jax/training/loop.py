@@ -16,6 +16,7 @@ from fixed_head_jax.display.class_grids import draw_class_grids
 from fixed_head_jax.evaluators import EVAL, TRAIN
 from fixed_head_jax.evaluators.clustering import assign_clusters, contingency_matrix
 from fixed_head_jax.evaluators.predictions import PREDICTIONS_FILE, write_predictions
+from fixed_head_jax.settings.schema import read
 from fixed_head_jax.storage.checkpoint import Checkpoints, Restored
 from fixed_head_jax.storage.files import write_json
 from fixed_head_jax.storage.workdir import RECORD, local_folder
@@ -197,7 +198,7 @@ def _observe(config, state, metrics):
     if config.optim.schedule != "plateau":
         return state
     value = metrics[f"eval/{config.best_metric}"]
-    opt_state = optim.observe(state.opt_state, value, dict(config.optim.plateau))
+    opt_state = optim.observe(state.opt_state, value, read(optim.Plateau, config))
     return state.replace(opt_state=opt_state)
 
 

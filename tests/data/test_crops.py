@@ -289,7 +289,7 @@ def test_crops_that_cannot_be(open_digits, crop, message):
     "options, message",
     [
         (dict(placement="resident"), "need placement 'auto' or 'disk', got 'resident'"),
-        (dict(resize_size=8), "resize_size must be 0 or at least image_size=12 > 0, got 8"),
+        (dict(resize_size=8), "data.resize_size=8 must be 0 or at least data.image_size=12"),
     ],
 )
 def test_options_that_do_not_fit(open_digits, options, message):

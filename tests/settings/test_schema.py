@@ -2,21 +2,28 @@
 
 import inspect
 import math
+import re
 
 import numpy as np
 import pytest
 
 from configs import common
-from fixed_head_jax import heads, optim, tasks
-from fixed_head_jax.augment.options import FILLS
-from fixed_head_jax.data import PLACEMENTS, SAMPLERS
+from fixed_head_jax import augment, data, heads, optim, tasks
 from fixed_head_jax.data.crops import METHODS, RANDOM_METHODS
 from fixed_head_jax.heads import cosine, linear
 from fixed_head_jax.heads.fixed import Identity, Orthogonal
 from fixed_head_jax.layers import pooling
-from fixed_head_jax.optim import schedules
-from fixed_head_jax.settings import schema
-from fixed_head_jax.settings.schema import ascending, choice, each, either, number, whole
+from fixed_head_jax.optim.strengths import Strengths
+from fixed_head_jax.optim.transfer import Dials
+from fixed_head_jax.settings import kinds, schema
+from fixed_head_jax.settings.kinds import (
+    ascending,
+    choice,
+    each,
+    either,
+    number,
+    whole,
+)
 from fixed_head_jax.tasks.supervised import PENALTIES
 
 RIGHT_AND_WRONG = [
@@ -33,11 +40,11 @@ RIGHT_AND_WRONG = [
     (ascending(number(), strictly=True), ((), (1, 2)), ((1, 1), (2, 1), (math.nan, 1))),
     (either((), each(number(), 1)), ((), (1,)), ((1, 2), None, 0)),
     (either(0, number("[1, 2]")), (0, 0.0, 1.5), (0.5, 3)),
-    (schema.FLAG, (True, False), (0, 1, None, "True")),
-    (schema.TEXT, ("", "a b", "ä"), (None, 1, "a\nb", "a\x00", "\x7f")),
-    (schema.PATTERNS, ((), ("^head/", "a|b")), ("head", ("(",), (None,), (("a", "b"),))),
+    (kinds.FLAG, (True, False), (0, 1, None, "True")),
+    (kinds.TEXT, ("", "a b", "ä"), (None, 1, "a\nb", "a\x00", "\x7f")),
+    (kinds.PATTERNS, ((), ("^head/", "a|b")), ("head", ("(",), (None,), (("a", "b"),))),
     (
-        schema.FACTORS,
+        kinds.FACTORS,
         ((), (("^head/", 10.0), ("a", 0))),
         (("a", 1), (("a",),), (("a", -1),), (("(", 1),), (("a", math.nan),), (("a", "1"),), None),
     ),
@@ -123,10 +130,6 @@ def names(key):
 def test_choices_are_those_that_the_package_knows():
     assert names("model.pool") == set(pooling.POOLINGS)
     assert names("task.name") == set(tasks.TASKS)
-    assert names("optim.schedule") == set(schedules.SCHEDULES)
-    assert names("augment.erase_fill") == set(FILLS)
-    assert names("data.placement") == set(PLACEMENTS)
-    assert names("data.sampler") == set(SAMPLERS)
     assert names("data.interpolation") == set(METHODS)
     assert names("data.crop_interpolation") == set(RANDOM_METHODS)
     assert names("task.options.orthogonality") == set(PENALTIES)
@@ -135,7 +138,7 @@ def test_choices_are_those_that_the_package_knows():
     inits = set(linear.KERNEL_INITS) | set(cosine.KERNEL_INITS)
     assert names("model.head_options.kernel_init") == inits
     for name in names("optim.name"):
-        optim.make_optimizer({"w": np.zeros(2)}, 0.1, name=name)
+        optim.make_optimizer({"w": np.zeros(2)}, 0.1, optim.Rule(name))
     for name in names("model.head_options.bias_init"):
         Orthogonal(2, bias_init=name)
     for name in names("model.head_options.take"):
@@ -161,3 +164,29 @@ def test_listing_says_all_of_a_key():
         "    computes blocks again, to save memory",
         "    True or False or None",
     ]
+
+
+GROUPS = (
+    augment.Options, augment.ViewSet, data.Options, optim.Rule, optim.Schedule, optim.Plateau,
+    Strengths, Dials,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: f"{group.__module__}.{group.__name__}")
+def test_a_group_is_made_of_what_its_keys_may_be(group):
+    assert schema.read(group, common.get_config()) == group()
+    for key in schema.keys_of(group):
+        name = key.removeprefix(f"{group.group_name}.")
+        for wrong in (math.nan, -1, object(), (0.5, "a"), "\n"):
+            with pytest.raises(ValueError, match=f"^{re.escape(key)}=.* must be "):
+                group(**{name: wrong})
+
+
+def test_a_group_says_all_that_is_wrong_at_once():
+    with pytest.raises(ValueError, match="augment.flip=2 must be.*; augment.hue=0.7 must be"):
+        augment.Options(hue=0.7, flip=2)
+
+
+def test_a_group_stores_its_values_in_the_types_of_its_keys():
+    schedule = optim.Schedule(milestones=[np.int64(30), 60], final_lr=0)
+    assert repr(schedule.milestones) == "(30.0, 60.0)" and repr(schedule.final_lr) == "0.0"

@@ -12,6 +12,7 @@ from configs import digits
 from fixed_head_jax.augment import Options, make_augment
 from fixed_head_jax.devices import parallel
 from fixed_head_jax.heads import get_head
+from fixed_head_jax.heads.parts import Head
 from fixed_head_jax.layers.pooling import get_pool
 from fixed_head_jax.model import Classifier
 from fixed_head_jax.tasks import get_task
@@ -21,7 +22,7 @@ from fixed_head_jax.training.step import TrainState, make_train_step
 LOGITS = [[2.0, 1.0, 0.0, -1.0]]
 
 
-class Same(nn.Module):
+class Same(Head):
     """A part that gives what it gets."""
 
     def __call__(self, inputs, train=False):

@@ -8,62 +8,82 @@ fourth one, `new`: the layers drawn anew, which have no start that L2-SP could p
 Source: Plested, Shen & Gedeon 2021, https://arxiv.org/abs/2107.08585.
 """
 
-import math
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from jaxtyping import PyTree
+
+from fixed_head_jax.settings.kinds import AT_LEAST_0, COUNT, FLAG
+from fixed_head_jax.settings.schema import Group, option
 
 Layers = tuple[tuple[str, ...], ...]  # from the image up, each the paths of its parts
 FROM_SCRATCH = "none"  # the `init_from` of a run that is to start without weights
 
 
-class Dials(NamedTuple):
-    """The keys of `config.transfer`; by default nothing is transferred in any special way.
+@dataclass(frozen=True)
+class Dials(Group, name="transfer"):
+    """How layers are transferred, and train; by default in no special way.
 
-    Attributes:
-        new_layers: k, layers that are drawn anew, counted from the head down: 1 is the head, 2 the
-            last layer of the backbone too; 0 is none, and loads the head.
-        num_low_lr_layers: n, layers of the group `lower`; None is none, and has no such group.
-        lr_head: base learning rate of a group, None for the optimizer's; 0 freezes it, with its
-            batch statistics.
-        lr_upper: same.
-        lr_lower: same.
-        l2_sp: pulls transferred kernels back to where they started. Norms, biases and embeddings of
-            the backbone are left to the optimizer's own weight decay.
-        alpha_upper: strength of that; None is 0.01.
-        alpha_lower: same.
-        beta_head: strength of the pull of kernels to zero (of the head: of its biases too); None is
-            the optimizer's weight decay, or 0 where there is a pull to the start.
-        beta_new: same.
-        beta_upper: same.
-        beta_lower: same.
-        as_published: does as the release does. Its L2-SP has its own constants (0.04 on the first
-            kernel, 0.02 on others) and reaches the layers below both n and L - k of a backbone of L
-            layers, for k > 0 one layer less than what is transferred; it decays all other kernels
-            and the head by 0.0005. The optimizer's weight decay acts on everything in addition. Its
-            warm-up starts all groups at the same rate, so that a group with rate 0 trains until it
-            is over.
+    L2-SP pulls kernels alone: norms, biases and embeddings of the backbone are left to the
+    optimizer's own weight decay. A beta decays the head's biases too. `as_published` does as the
+    release does: its L2-SP has its own constants (0.04 on the first kernel, 0.02 on others) and
+    reaches the layers below both n and L - k of a backbone of L layers, for k > 0 one layer less
+    than what is transferred; it decays all other kernels and the head by 0.0005. The optimizer's
+    weight decay acts on everything in addition. Its warm-up starts all groups at the same rate, so
+    that a group with rate 0 trains until it is over.
 
     Source: arXiv 2107.08585, its flags new-layers, num-lowlrs, lr, L2SP and L2SP_rates.
     """
 
-    new_layers: int = 0
-    num_low_lr_layers: int | None = None
-    lr_head: float | None = None
-    lr_upper: float | None = None
-    lr_lower: float | None = None
-    l2_sp: bool = False
-    alpha_upper: float | None = None
-    alpha_lower: float | None = None
-    beta_head: float | None = None
-    beta_new: float | None = None
-    beta_upper: float | None = None
-    beta_lower: float | None = None
-    as_published: bool = False
+    new_layers: int = option(0, COUNT, "k, layers drawn anew, from the top, head first; 0: none")
+    num_low_lr_layers: int | None = option(
+        None, COUNT, "n, layers of the lower group, from the image up"
+    )
+    lr_head: float | None = option(
+        None, AT_LEAST_0, "rate of the head; None: optim.lr; 0: frozen, with its statistics"
+    )
+    lr_upper: float | None = option(None, AT_LEAST_0, "same, of the layers above the lower group")
+    lr_lower: float | None = option(None, AT_LEAST_0, "same, of the lower group")
+    l2_sp: bool = option(False, FLAG, "decays kernels that are not new to where they started")
+    alpha_upper: float | None = option(None, AT_LEAST_0, "strength of that; None: 0.01; 0: none")
+    alpha_lower: float | None = option(None, AT_LEAST_0, "same, of the lower group")
+    beta_head: float | None = option(
+        None, AT_LEAST_0, "decay to zero; None: weight_decay, or 0 beside alpha"
+    )
+    beta_new: float | None = option(None, AT_LEAST_0, "same, of new layers below the head")
+    beta_upper: float | None = option(None, AT_LEAST_0, "same, of the layers above the lower group")
+    beta_lower: float | None = option(None, AT_LEAST_0, "same, of the lower group")
+    as_published: bool = option(False, FLAG, "the release's L2-SP and warm-up")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, value in vars(self).items():
+            kind, _, group = key.partition("_")
+            if kind in ("lr", "alpha", "beta") and value is not None:
+                self._check_strength(f"transfer.{key}={value}", kind, group)
+        if has_release_constants(self) and not self.num_low_lr_layers:
+            raise ValueError(
+                "transfer.as_published=True anchors the lower layers alone, and there are none; "
+                "set transfer.num_low_lr_layers to at least 1"
+            )
 
-_DEFAULTS = Dials()._asdict()
+    def _check_strength(self, given, kind, group):
+        if group == "lower" and not self.num_low_lr_layers:
+            raise ValueError(
+                f"{given} needs a group of lower layers; set transfer.num_low_lr_layers"
+            )
+        if kind == "alpha" and not self.l2_sp:
+            raise ValueError(f"{given} is of L2-SP; set transfer.l2_sp=True")
+        if group == "new" and self.new_layers < 2:
+            raise ValueError(
+                f"{given} is of layers drawn anew below the head, and there are none; set "
+                "transfer.new_layers to at least 2"
+            )
+        if kind != "lr" and has_release_constants(self):
+            raise ValueError(
+                f"{given}, but transfer.as_published=True has the release's own constants; leave "
+                "it None"
+            )
 
 
 def is_used(dials: Dials) -> bool:
@@ -100,7 +120,6 @@ def check(
         frozen_backbone: whether nothing of the backbone trains.
     """
     _check_counts(dials, num_layers)
-    _check_strengths(dials)
     _check_new_layers_train(dials, num_layers, lr, frozen_backbone)
     if start is not None and is_used(dials):
         _check_start(dials, start, lr)
@@ -117,39 +136,6 @@ def _check_counts(dials, num_layers):
                 f"transfer.{key}={count} must be 0 ... {most}: the backbone has {num_layers} "
                 f"layers{more}"
             )
-
-
-def _check_strengths(dials):
-    for key, value in dials._asdict().items():
-        kind, _, group = key.partition("_")
-        if kind not in ("lr", "alpha", "beta") or value is None:
-            continue
-        if not 0 <= value < math.inf:
-            raise ValueError(
-                f"transfer.{key}={value} must be a number >= 0; None leaves it at its default"
-            )
-        if group == "lower" and not dials.num_low_lr_layers:
-            raise ValueError(
-                f"transfer.{key}={value} needs a group of lower layers; set "
-                "transfer.num_low_lr_layers"
-            )
-        if kind == "alpha" and not dials.l2_sp:
-            raise ValueError(f"transfer.{key}={value} is of L2-SP; set transfer.l2_sp=True")
-        if group == "new" and dials.new_layers < 2:
-            raise ValueError(
-                f"transfer.{key}={value} is of layers drawn anew below the head, and there are "
-                "none; set transfer.new_layers to at least 2"
-            )
-        if kind != "lr" and has_release_constants(dials):
-            raise ValueError(
-                f"transfer.{key}={value}, but transfer.as_published=True has the release's own "
-                "constants; leave it None"
-            )
-    if has_release_constants(dials) and not dials.num_low_lr_layers:
-        raise ValueError(
-            "transfer.as_published=True anchors the lower layers alone, and there are none; set "
-            "transfer.num_low_lr_layers to at least 1"
-        )
 
 
 def _check_new_layers_train(dials, num_layers, lr, frozen_backbone):
@@ -170,7 +156,8 @@ def _check_new_layers_train(dials, num_layers, lr, frozen_backbone):
 
 
 def _check_start(dials, start, lr):
-    turned = [f"transfer.{key}={v}" for key, v in dials._asdict().items() if v != _DEFAULTS[key]]
+    plain = vars(Dials())
+    turned = [f"transfer.{key}={v}" for key, v in vars(dials).items() if v != plain[key]]
     if not start:
         raise ValueError(
             f"{turned[0]} needs weights to start from, and init_from is empty: name a file or a "

@@ -13,15 +13,13 @@ from ml_collections import ConfigDict
 
 from fixed_head_jax import pretrained
 from fixed_head_jax.data import Dataset
-from fixed_head_jax.data.sampling import check_sizes, epoch_start
+from fixed_head_jax.data.sampling import epoch_start
 from fixed_head_jax.devices import compiler, parallel
 from fixed_head_jax.display import class_grids
 from fixed_head_jax.evaluators import (
     EVAL,
-    READ_LABELS,
     RISING_METRICS,
     TRAIN,
-    FeatureEvaluator,
     Setting,
     get_evaluator,
 )
@@ -31,9 +29,10 @@ from fixed_head_jax.model import get_model
 from fixed_head_jax.optim import transfer
 from fixed_head_jax.settings.lookup import check_choice
 from fixed_head_jax.settings.paths import match_kernels
-from fixed_head_jax.settings.schema import flatten
-from fixed_head_jax.tasks import TAKE_VIEWS, get_task
+from fixed_head_jax.settings.schema import flatten, read
+from fixed_head_jax.tasks import NEEDS, get_task
 from fixed_head_jax.training.experiment.images import check_mixing, make_augments, open_splits
+from fixed_head_jax.training.experiment.sizes import check_batch, check_memory
 from fixed_head_jax.training.experiment.updates import make_training
 from fixed_head_jax.training.step import TrainState, averaged, make_train_step
 
@@ -72,12 +71,13 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     """
     compiler.check()
     mesh = parallel.make_mesh(config.num_devices)
-    _check_sizes(config, mesh.size)
-    takes_views = config.task.name in TAKE_VIEWS
+    if not config.total_steps and config.total_epochs <= 0:
+        raise ValueError(f"total_epochs must be positive, got {config.total_epochs}")
+    takes_views = NEEDS[config.task.name].views
     splits = open_splits(config, takes_views)
     source = splits.train.source
-    check_sizes(len(source), config.batch_size, config.seed, config.data.repeats)
-    dials = transfer.Dials(**config.transfer)
+    check_batch(config, len(source), mesh.size)
+    dials = read(transfer.Dials, config)
     start = config.init_from if read_weights else None
     model = _get_model(config, source.num_classes, dials, start)
     starts = partial(epoch_start, num_examples=len(source), batch_size=config.batch_size)
@@ -88,14 +88,18 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     _check_task(config, task, source, mesh.size)
 
     total_steps = config.total_steps or starts(config.total_epochs)
-    images = jnp.zeros((1, *source.image_shape), jnp.float32)
-    params, _, _ = jax.eval_shape(task.init, jax.random.key(0), images)
+    images = jax.ShapeDtypeStruct((1, *source.image_shape), jnp.float32)
+    params, model_state, task_state = jax.eval_shape(task.init, jax.random.key(0), images)
     match_kernels(params, "model.orthogonal_init", config.model.orthogonal_init)
     layers = model.backbone.layers
     training = make_training(config, dials, params, layers, total_steps, starts)
 
+    state = _state_shapes(params, model_state, task_state, training.tx, config.ema_decay)
+    check_memory(config, model, state, splits.train, splits.eval, mesh.devices.ravel().tolist())
+
     def create_state(initial: dict | None = None) -> TrainState:
-        params, model_state, task_state = task.init(jax.random.key(config.seed), images)
+        zeros = jnp.zeros(images.shape, images.dtype)
+        params, model_state, task_state = task.init(jax.random.key(config.seed), zeros)
         given = dict(initial or {})
         params, model_state = given.pop("params", params), {**model_state, **given}
         rng = jax.random.fold_in(jax.random.key(config.seed), _ORTHOGONAL)
@@ -163,12 +167,14 @@ def _make_evaluates(config, model, task_evaluators, augment, splits, mesh):
         source.num_classes, class_counts, source.class_names, config.superclass_dir, config.seed
     )
 
+    predicts_labels = NEEDS[config.task.name].labels
+
     def make(names):
         evaluators = {name: get_evaluator(name, setting) for name in names}
         for name, evaluator in evaluators.items():
-            _check_evaluator(name, evaluator, model, splits.fit)
+            _check_evaluator(name, evaluator.needs, predicts_labels, model, splits.fit)
         evaluate = make_evaluate(model, evaluators, augment, datasets, config.eval_batch_size, mesh)
-        return evaluate, any(map(_reads_train, evaluators.values()))
+        return evaluate, any(evaluator.needs.fit_images for evaluator in evaluators.values())
 
     names = (*task_evaluators, *config.evaluators)
     evaluate, evaluates_train = make(names)
@@ -182,13 +188,13 @@ def _check_task(config, task, source, num_devices):
     task.check(config.batch_size, len(source), num_devices, config.accumulation_steps)
     rising = [metric for name in task.evaluators for metric in RISING_METRICS.get(name, ())]
     check_choice("best_metric", config.best_metric, rising)
-    takes_views = config.task.name in TAKE_VIEWS
-    if source.unlabelled and not takes_views:
+    needs = NEEDS[config.task.name]
+    if source.unlabelled and needs.labels:
         raise ValueError(
             f"task {config.task.name!r} learns labels, which data.unlabelled=True says are not "
             "known; set it to False or choose another task"
         )
-    if takes_views and config.save_predictions:
+    if config.save_predictions and not needs.labels:
         raise ValueError(
             "save_predictions keeps probabilities of the labels, which a task without labels does "
             "not predict; set save_predictions=False"
@@ -197,33 +203,26 @@ def _check_task(config, task, source, num_devices):
         class_grids.check(config.class_grids, config.class_grid_images)
 
 
-def _reads_train(evaluator):
-    if isinstance(evaluator, FeatureEvaluator):
-        return True
-    return any(one.split == TRAIN for one in evaluator.passes)
-
-
-def _check_evaluator(name, evaluator, model, fit_data):
-    takes_views = hasattr(model.head, "embed")
-    if getattr(evaluator, "reads_kernel", False) and not hasattr(model.head, "class_vectors"):
+def _check_evaluator(name, needs, predicts_labels, model, fit_data):
+    """Raises ValueError where an evaluator does not go with the rest of the config."""
+    if needs.class_vectors and model.head.embeds:
         raise ValueError(
             f"evaluator {name!r} compares features with class vectors, but the head compares "
             "embeddings; leave it out"
         )
-    if takes_views and name in READ_LABELS:
+    if needs.predicts_labels and not predicts_labels:
         raise ValueError(
             f"evaluator {name!r} takes predictions for labels, but they are classes found without "
             "them; leave it out"
         )
-    if _reads_train(evaluator) and fit_data.source.unlabelled:
+    if needs.fit_images and fit_data.source.unlabelled:
         raise ValueError(
             f"evaluator {name!r} needs labelled images to fit to; set data.fit_split to a split "
             "that has labels"
         )
-    smallest = getattr(evaluator, "smallest_fit", 1)
-    if len(fit_data.source) < smallest:
+    if len(fit_data.source) < needs.fit_images:
         raise ValueError(
-            f"evaluator {name!r} needs at least {smallest} images to fit to, got "
+            f"evaluator {name!r} needs at least {needs.fit_images} images to fit to, got "
             f"{len(fit_data.source)}; set data.fit_split or leave it out"
         )
 
@@ -253,15 +252,11 @@ def _dtype(name: str):
     return dtypes[name]
 
 
-def _check_sizes(config, num_devices):
-    parts = num_devices * config.accumulation_steps
-    if config.batch_size % parts:
-        raise ValueError(
-            f"batch_size={config.batch_size} is not divisible by {parts} = {num_devices} devices x "
-            f"{config.accumulation_steps} accumulation_steps; set batch_size or num_devices"
-        )
-    if not config.total_steps and config.total_epochs <= 0:
-        raise ValueError(f"total_epochs must be positive, got {config.total_epochs}")
+def _state_shapes(params, model_state, task_state, tx, ema_decay):
+    """Returns the shapes of the state that `create_state` gives."""
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    ema = averaged(params, model_state) if ema_decay else {}
+    return TrainState(step, params, model_state, task_state, jax.eval_shape(tx.init, params), ema)
 
 
 def _event_steps(every_epochs, starts, total_steps):

@@ -9,16 +9,15 @@ from ml_collections import ConfigDict
 from fixed_head_jax.augment import Options, ViewSet, make_augment, make_view_augment
 from fixed_head_jax.augment.views import NUM_GLOBAL, view_kinds
 from fixed_head_jax.data import Dataset, RandomCrop, open_dataset
-from fixed_head_jax.data.crops import check as check_crop
+from fixed_head_jax.data import options as data_options
 from fixed_head_jax.data.sources import Source
 from fixed_head_jax.model import Classifier
-from fixed_head_jax.settings.lookup import check_choice
+from fixed_head_jax.settings.schema import read
 
-_DATA_KEYS = (
+_READING = (  # of every split
     "first_classes", "skip_classes", "image_size", "resize_size", "interpolation", "channels",
     "placement", "num_threads",
 )  # fmt: skip
-_TRAIN_CROPS = ("center", "random_resized")
 
 
 class Splits(NamedTuple):
@@ -31,10 +30,11 @@ class Splits(NamedTuple):
 
 def open_splits(config: ConfigDict, takes_views: bool) -> Splits:
     """Returns the images of a run; `takes_views` says whether it trains on sets of views."""
-    data = config.data
+    data = read(data_options.Options, config)
     open_split = partial(
-        open_dataset, data.name, data_dir=config.data_dir, **{key: data[key] for key in _DATA_KEYS}
-    )
+        open_dataset, data.name, data_dir=config.data_dir,
+        **{key: getattr(data, key) for key in _READING},
+    )  # fmt: skip
     train_data = open_split(
         data.train_split, crops=host_crops(config, takes_views), fraction=data.train_fraction,
         list_file=data.train_list, sampler=data.sampler, per_class=data.per_class,
@@ -46,17 +46,14 @@ def open_splits(config: ConfigDict, takes_views: bool) -> Splits:
 
 def host_crops(config: ConfigDict, takes_views: bool) -> dict[str, RandomCrop] | None:
     """Returns the random crops of the training images that the host makes, or None."""
-    data = config.data
-    check_choice("data.train_crop", data.train_crop, _TRAIN_CROPS)
-    crop = RandomCrop(data.image_size or 1, data.crop_scale, method=data.crop_interpolation)
-    check_crop(crop)  # a wrong value is wrong also where nothing reads it
+    data = read(data_options.Options, config)
     if data.train_crop == "center":
         return None
     if takes_views:
-        return _view_crops(ViewSet(**config.views), data.crop_interpolation)
+        return _view_crops(read(ViewSet, config), data.crop_interpolation)
     if not data.image_size:
         raise ValueError("data.train_crop='random_resized' needs data.image_size > 0, got 0")
-    return {"image": crop}
+    return {"image": RandomCrop(data.image_size, data.crop_scale, method=data.crop_interpolation)}
 
 
 def _view_crops(views, method):
@@ -99,7 +96,7 @@ def make_augments(
                 f"have {channels} channels; give one for each, or one for all"
                 + (", or repeat grey images by data.channels=3" if channels == 1 else "")
             )
-    options = Options(**config.augment)
+    options = read(Options, config)
     pixels = config.data.mean, config.data.std
     if takes_views:
         if options != Options():
@@ -108,7 +105,7 @@ def make_augments(
                 "set views.* instead"
             )
         _, eval_augment = make_augment(source.image_shape, source.num_classes, *pixels, options)
-        views = ViewSet(**config.views)
+        views = read(ViewSet, config)
         return make_view_augment(channels, *pixels, views), eval_augment
     if (options.crop_scale or options.pad_crop) and config.data.train_crop != "center":
         raise ValueError(
@@ -122,7 +119,7 @@ def make_augments(
 
 def check_mixing(config: ConfigDict, model: Classifier) -> None:
     """Raises ValueError if labels are mixed that the head's margin needs whole."""
-    if (config.augment.mixup or config.augment.cutmix) and hasattr(model.head, "training_logits"):
+    if read(Options, config).mixes and model.head.has_margin:
         raise ValueError(
             "augment.mixup and augment.cutmix mix labels, but the margin of model.head="
             f"{config.model.head!r} needs one label per image; set both to 0"

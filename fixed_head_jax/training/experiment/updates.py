@@ -1,16 +1,15 @@
 """From a config to how the parameters train: groups, learning rates and the optimizer."""
 
-import operator
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from fixed_head_jax import optim
-from fixed_head_jax.optim import schedules, transfer
-from fixed_head_jax.settings import paths
+from fixed_head_jax.optim import Plateau, Rule, Schedule, make_optimizer, make_schedule, transfer
+from fixed_head_jax.optim.strengths import Strengths, make_plan
+from fixed_head_jax.settings.schema import read
 
 
 class Training(NamedTuple):
@@ -50,61 +49,22 @@ def make_training(
     Raises:
         ValueError: if a pattern matches nothing, L2-SP pulls nothing or nothing is left to train.
     """
-    plan, is_trained = _make_plan(config, dials, params, layers)
-    make_schedule = _schedule_maker(config.optim, dials, total_steps, starts)
-    rates, logged_rates = transfer.make_rates(plan, is_trained, make_schedule)
-    tx = _make_optimizer(config.optim, params, rates, plan, is_trained)
-    return Training(plan, is_trained, logged_rates, tx)
+    strengths, schedule = read(Strengths, config), read(Schedule, config)
+    frozen = ("^backbone/",) if config.model.frozen_backbone else ()
+    plan, is_trained = make_plan(strengths, dials, params, layers, frozen)
 
-
-def _make_plan(config, dials, params, layers):
-    """Returns how every parameter trains, and whether it does."""
-    options, lr = config.optim, config.optim.lr
-    patterns = (*options.frozen, *transfer.frozen_patterns(dials, params, layers, lr))
-    patterns += ("^backbone/",) if config.model.frozen_backbone else ()
-    is_frozen = paths.match(params, "optim.frozen", patterns)
-    is_trained = jax.tree.map(lambda frozen: not frozen, is_frozen)
-    plan = transfer.make_plan(params, layers, dials, lr, options.weight_decay)
-    factors = paths.multipliers(params, "optim.decay_multipliers", options.decay_multipliers)
-    plan = transfer.restrict(
-        plan._replace(beta=jax.tree.map(operator.mul, plan.beta, factors)),
-        is_trained,
-        paths.match(params, "optim.no_decay", options.no_decay),
-        paths.multipliers(params, "optim.lr_multipliers", options.lr_multipliers),
-    )
-    if dials.l2_sp and not any(jax.tree.leaves(plan.alpha)):
-        raise ValueError(
-            "transfer.l2_sp=True, but no layer is pulled: all are new or frozen, or have an alpha "
-            "of 0; set transfer.l2_sp=False"
-        )
-    return plan, is_trained
-
-
-def _schedule_maker(config, dials, total_steps, starts):
-    """Returns `base learning rate -> schedule`."""
-    keys = ("milestones", "factor", "per_epoch", "warmup_per_epoch", "decay_after_warmup")
-    options = {key: config[key] for key in keys}
-    options["warmup_steps"] = starts(config.warmup_epochs)
-    options["step_every"] = config.step_every_epochs
-
-    def make_schedule(lr):
+    def make_group_schedule(lr):
         # Every group warms up from its own share of the rate.
-        share = 1.0 if dials.as_published or not config.lr else lr / config.lr
-        return schedules.make_schedule(
-            config.schedule, lr, total_steps, starts, warmup_from=share * config.warmup_from,
-            final_lr=share * config.final_lr, **options,
-        )  # fmt: skip
+        share = 1.0 if dials.as_published or not strengths.lr else lr / strengths.lr
+        scaled = replace(
+            schedule, warmup_from=share * schedule.warmup_from, final_lr=share * schedule.final_lr
+        )
+        return make_schedule(scaled, lr, total_steps, starts)
 
-    return make_schedule
-
-
-def _make_optimizer(config, params, rates, plan, is_trained):
-    keys = (
-        "name", "momentum", "nesterov", "b1", "b2", "eps", "rms_decay", "clip_norm",
-        "clip_tensor_norm", "trust_coefficient",
+    rates, logged_rates = transfer.make_rates(plan, is_trained, make_group_schedule)
+    plateau = read(Plateau, config) if schedule.schedule == "plateau" else None
+    tx = make_optimizer(
+        params, rates, read(Rule, config), weight_decay=plan.beta, l2_sp=plan.alpha,
+        is_trained=is_trained, plateau=plateau,
     )  # fmt: skip
-    plateau = dict(config.plateau) if config.schedule == "plateau" else None
-    return optim.make_optimizer(
-        params, rates, weight_decay=plan.beta, l2_sp=plan.alpha, plateau=plateau,
-        is_trained=is_trained, **{key: config[key] for key in keys},
-    )  # fmt: skip
+    return Training(plan, is_trained, logged_rates, tx)
