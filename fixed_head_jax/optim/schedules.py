@@ -18,7 +18,7 @@ from fixed_head_jax.settings.kinds import (
 )
 from fixed_head_jax.settings.schema import Group, option
 
-_MAX_EPOCHS = 1_000_000
+_MAX_EPOCHS = 100_000
 
 
 @dataclass(frozen=True)
@@ -149,14 +149,11 @@ def _whole_epochs(warmup_steps, starts):
 
 
 def _epoch_grid(epoch_starts, total_steps):
+    if epoch_starts(_MAX_EPOCHS) < total_steps:
+        raise ValueError(
+            f"total_steps={total_steps} is more than {_MAX_EPOCHS:,} epochs; shorten total_epochs"
+        )
     starts = [0]
-    for epoch in range(1, _MAX_EPOCHS):
-        start = epoch_starts(epoch)
-        if start < starts[-1]:
-            raise ValueError(f"epoch_starts({epoch})={start} is before epoch {epoch - 1}; fix it")
-        if start >= total_steps:
-            return np.asarray(starts, np.int32), start
+    while (start := epoch_starts(len(starts))) < total_steps:
         starts.append(start)
-    raise ValueError(
-        f"total_steps={total_steps} is more than {_MAX_EPOCHS:,} epochs; shorten total_epochs"
-    )
+    return np.asarray(starts, np.int32), start

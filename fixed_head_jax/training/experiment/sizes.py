@@ -86,7 +86,7 @@ def check_memory(
         _refuse_too_much({**held, f"a batch ({name}, and the size of images)": share * size}, limit)
 
 
-def _refuse_too_much(parts: Mapping[str, float], limit: int) -> None:
+def _refuse_too_much(parts: Mapping[str, int | float], limit: int) -> None:
     needed = sum(parts.values())
     if needed > limit:
         most = max(parts, key=parts.__getitem__)
