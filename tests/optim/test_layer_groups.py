@@ -39,7 +39,7 @@ def assigned(inception, dials, lr=0.03):
 
 @pytest.mark.parametrize("n", [None, *range(23)])
 def test_rate_groups_of_inception_for_every_n(inception, n):
-    dials = Dials(num_low_lr_layers=n, lr_head=0.03, lr_upper=0.01, lr_lower=n and 0.001)
+    dials = Dials(num_low_lr_layers=n, lr_head=0.03, lr_upper=0.01, lr_lower=0.001 if n else None)
     rows = assigned(inception, dials)
     assert len(rows) == 449
     for row in rows:
