@@ -93,21 +93,10 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     match_kernels(params, "model.orthogonal_init", config.model.orthogonal_init)
     layers = model.backbone.layers
     training = make_training(config, dials, params, layers, total_steps, starts)
-
-    state = _state_shapes(params, model_state, task_state, training.tx, config.ema_decay)
+    state = _state_of(
+        params, model_state, task_state, jax.eval_shape(training.tx.init, params), config
+    )
     check_memory(config, model, state, splits.train, splits.eval, mesh.devices.ravel().tolist())
-
-    def create_state(initial: dict | None = None) -> TrainState:
-        zeros = jnp.zeros(images.shape, images.dtype)
-        params, model_state, task_state = task.init(jax.random.key(config.seed), zeros)
-        given = dict(initial or {})
-        params, model_state = given.pop("params", params), {**model_state, **given}
-        rng = jax.random.fold_in(jax.random.key(config.seed), _ORTHOGONAL)
-        params = redraw_orthogonal(rng, params, config.model.orthogonal_init)
-        ema = jax.tree.map(jnp.copy, averaged(params, model_state)) if config.ema_decay else {}
-        step = jnp.zeros((), jnp.int32)
-        return TrainState(step, params, model_state, task_state, training.tx.init(params), ema)
-
     train_step = make_train_step(
         task.loss, training.tx, augment, training.rates, config.seed, config.accumulation_steps,
         config.ema_decay, training.is_trained,
@@ -126,10 +115,28 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     return Run(
         config, record, mesh, *splits, train_step,
         *_make_evaluates(config, model, task.evaluators, eval_augment, splits, mesh), predict,
-        training.is_trained, create_state, initial, total_steps,
-        _event_steps(config.eval_every_epochs, starts, total_steps),
+        training.is_trained, partial(_create_state, config, task, training.tx, images), initial,
+        total_steps, _event_steps(config.eval_every_epochs, starts, total_steps),
         transfer.table(training.plan, params, layers) if transfer.is_used(dials) else "",
     )  # fmt: skip
+
+
+def _create_state(config, task, tx, images, initial=None):
+    """Returns the state that a run starts from; `initial` as in `Run`."""
+    zeros = jnp.zeros(images.shape, images.dtype)
+    params, model_state, task_state = task.init(jax.random.key(config.seed), zeros)
+    given = dict(initial or {})
+    params, model_state = given.pop("params", params), {**model_state, **given}
+    rng = jax.random.fold_in(jax.random.key(config.seed), _ORTHOGONAL)
+    params = redraw_orthogonal(rng, params, config.model.orthogonal_init)
+    state = _state_of(params, model_state, task_state, tx.init(params), config)
+    return state.replace(ema=jax.tree.map(jnp.copy, state.ema))
+
+
+def _state_of(params, model_state, task_state, opt_state, config):
+    """Returns a state before its first step, of arrays or of shapes."""
+    ema = averaged(params, model_state) if config.ema_decay else {}
+    return TrainState(jnp.zeros((), jnp.int32), params, model_state, task_state, opt_state, ema)
 
 
 _ORTHOGONAL = 2**31 - 1  # folded into the seed: no step's number
@@ -250,13 +257,6 @@ def _dtype(name: str):
     dtypes["auto"] = dtypes["float32" if jax.default_backend() == "cpu" else "bfloat16"]
     check_choice("dtype", name, sorted(dtypes))
     return dtypes[name]
-
-
-def _state_shapes(params, model_state, task_state, tx, ema_decay):
-    """Returns the shapes of the state that `create_state` gives."""
-    step = jax.ShapeDtypeStruct((), jnp.int32)
-    ema = averaged(params, model_state) if ema_decay else {}
-    return TrainState(step, params, model_state, task_state, jax.eval_shape(tx.init, params), ema)
 
 
 def _event_steps(every_epochs, starts, total_steps):
