@@ -265,8 +265,8 @@ def test_nonfinite_loss_stops_with_its_step_and_keeps_what_was_saved(make_config
 
 
 BAD = [
-    ({"data.crop_scale": (9.0, 1.0)}, "crop_scale must be"),
-    ({"data.crop_interpolation": "area"}, "unknown crop_interpolation 'area'"),
+    ({"data.crop_scale": (9.0, 1.0)}, "data.crop_scale=.* must be"),
+    ({"data.crop_interpolation": "area"}, "data.crop_interpolation='area' must be one of"),
     ({"model.head": "identiti"}, "unknown head 'identiti'.*did you mean 'identity'"),
     ({"model.backbone": "resnet19"}, "unknown backbone 'resnet19'"),
     ({"model.head_options.allow_repeated": True}, "has no option 'allow_repeated'"),
