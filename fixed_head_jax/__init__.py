@@ -27,6 +27,9 @@ _HOMES = {
     "make_augment": "augment",
     "make_view_augment": "augment",
     "make_optimizer": "optim",
+    "Rule": "optim",
+    "Schedule": "optim",
+    "make_schedule": "optim",
 }
 __all__ = ["__version__", *_HOMES]
 
