@@ -2,8 +2,7 @@
 
 import os
 from pathlib import Path
-
-import jax
+from typing import Any
 
 _CGROUP_LIMITS = (
     "/sys/fs/cgroup/memory.max",
@@ -11,8 +10,8 @@ _CGROUP_LIMITS = (
 )
 
 
-def limit(device: jax.Device) -> int | None:
-    """Returns the bytes that a device has, or None where that is not known.
+def limit(device: Any) -> int | None:
+    """Returns the bytes that a `jax.Device` has, or None where that is not known.
 
     A CPU has those of its host, or of the container that the process is in.
     """
