@@ -8,10 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from fixed_head_jax.storage.files import replacing
 
 NAME_WIDTH = 32  # characters of a line of a name; longer names take several lines
@@ -39,7 +35,7 @@ def sweep_chart(
     names = [textwrap.fill(str(row["head"]), NAME_WIDTH) for row in rows]
     lines = max(name.count("\n") + 1 for name in names)
     height = 1.2 + len(rows) * (0.24 + 0.16 * lines)
-    figure = Figure(figsize=(8, height), layout="constrained")
+    figure = _figure(8, height)
     axes = figure.add_subplot()
     axes.set_yticks(range(len(rows)), names, parse_math=False)
     axes.tick_params(axis="y", length=0)
@@ -115,7 +111,7 @@ def search_chart(
         path: the PNG file.
     """
     height = max(3.4, 1.0 + 0.34 * len(importances))
-    figure = Figure(figsize=(10, height), layout="constrained")
+    figure = _figure(10, height)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_course(left, accuracies)
     _draw_importances(right, importances)
@@ -130,7 +126,7 @@ def _draw_course(axes, accuracies):
     if accuracies:
         first, last = min(accuracies), max(accuracies)
         axes.set_xlim(first - 0.5, max(last, first + 4) + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.locator_params(axis="x", integer=True)
     else:
         axes.set_xticks([])
         _say(axes, "no trial has finished yet")
@@ -171,17 +167,23 @@ def _draw_importances(axes, importances):
     axes.tick_params(axis="y", length=0)
 
 
-def _frame(axes: Axes, grid: str) -> None:
+def _figure(width, height):
+    from matplotlib.figure import Figure  # half a second to import, and few commands draw
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _frame(axes, grid):
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
 
 
-def _say(axes: Axes, text: str) -> None:
+def _say(axes, text):
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=QUIET)
 
 
-def _one_of_each(axes: Axes) -> tuple[list, list]:
+def _one_of_each(axes):
     """Returns the marks of a legend and their labels, each label once, what is measured first."""
     marks = {label: mark for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     return list(marks.values())[::-1], list(marks)[::-1]
@@ -191,6 +193,6 @@ def _is_known(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _save(figure: Figure, path: str | os.PathLike) -> None:
+def _save(figure, path):
     with replacing(Path(path)) as partial:
         figure.savefig(partial, format="png", dpi=150)

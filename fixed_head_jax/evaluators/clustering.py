@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jaxtyping import Array, Float, Float32, Int, Shaped
-from scipy.optimize import linear_sum_assignment
 from scipy.special import entr
 
 from fixed_head_jax.evaluators.sums import matmul
@@ -129,6 +128,8 @@ def assign_clusters(contingency: Shaped[np.ndarray, "p l"]) -> Int[np.ndarray, "
     Source: the evaluation code of Amrani et al. 2022; where several assignments match equally
         many examples, which one counts is up to scipy there too.
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and only this needs it
+
     num_clusters, num_labels = contingency.shape
     if not contingency.size:
         raise ValueError(f"contingency has shape {contingency.shape}; give a cluster and a label")

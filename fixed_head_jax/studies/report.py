@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scipy import stats
+from scipy.special import stdtrit
 
 from fixed_head_jax.display.tables import markdown
 
@@ -111,7 +111,7 @@ def _interval(values):
     if len(values) < 2:
         return None, None
     mean, error = statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5
-    reach = error * float(stats.t.ppf(0.975, len(values) - 1))
+    reach = error * float(stdtrit(len(values) - 1, 0.975))
     return mean - reach, mean + reach
 
 

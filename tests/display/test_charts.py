@@ -109,7 +109,7 @@ def test_an_interrupted_chart_leaves_the_old_one(tmp_path, monkeypatch):
         file.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fixed_head_jax.display.charts.Figure.savefig", stop)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", stop)
     with pytest.raises(KeyboardInterrupt):
         search_chart(*SEARCHES["one"], path)
     assert path.read_bytes() == before

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from sklearn import datasets
 
 from fixed_head_jax.data.builders.definition import Definition, Example
 
@@ -37,6 +36,8 @@ def digits(manual_dir: Path | None = None) -> Definition:
 
 
 def _examples(of_test: bool) -> Iterator[Example]:
+    from sklearn import datasets  # a second to import, and only this needs it
+
     data = datasets.load_digits()
     images = np.round(data.images * 255 / 16).astype(np.uint8)[..., None]
     labels = data.target
