@@ -1,6 +1,7 @@
 """Kinds of values that a key of a config may hold.
 
-Ranges are written as intervals: "[0, 1)" holds 0 and not 1; infinity and NaN are in none.
+Ranges are written as intervals: "[0, 1)" holds 0 and not 1; infinity and NaN are in none, nor what
+computing in float32 would make infinite, or 0 or 1 where these are outside.
 """
 
 import math
@@ -10,6 +11,9 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
+import numpy as np
+
+_LARGEST = 1e300  # far beyond float32, as which it is infinite
 
 class Kind(NamedTuple):
     """A set of values.
@@ -79,9 +83,15 @@ def either(empty: Any, kind: Kind) -> Kind:
 
 def _interval(text):
     low, high = map(float, text[1:-1].split(","))
-    above = (lambda x: low <= x) if text[0] == "[" else (lambda x: low < x)
-    below = (lambda x: x <= high) if text[-1] == "]" else (lambda x: x < high)
-    return lambda x: above(x) and below(x)
+    above = (lambda x: low <= x) if text[0] == "[" else (lambda x: low < _as_computed(x))
+    below = (lambda x: x <= high) if text[-1] == "]" else (lambda x: _as_computed(x) < high)
+    return lambda x: bool(above(x) and below(x))
+
+
+def _as_computed(x):
+    """Returns a number as float32 has it, which may be a bound that it should not reach."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.float32(min(max(x, -_LARGEST), _LARGEST))
 
 
 def _is(value, number_type):

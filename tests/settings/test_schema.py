@@ -28,9 +28,9 @@ from fixed_head_jax.tasks.supervised import PENALTIES
 
 RIGHT_AND_WRONG = [
     (number(), (0, -1.5, np.float32(2), 1e30), (math.inf, -math.inf, math.nan, None, "1", True)),
-    (number("[0, 1)"), (0, 0.0, 0.999), (1, 1.0, -1e-9, math.nan)),
+    (number("[0, 1)"), (0, 0.0, 0.999), (1, 1.0, 1 - 1e-9, -1e-9, math.nan)),
     (number("(0, 1]"), (1, 1e-9), (0, 1.0001)),
-    (number("(0, inf)"), (1e-30, 1e30), (0, math.inf)),
+    (number("(0, inf)"), (1e-30, 1e30), (0, 1e-300, 1e39, 1e300, 10**400, math.inf)),
     (whole("[1, 3]"), (1, 3, np.int64(2)), (0, 4, 2.0, True, None, 2**63)),
     (choice("a", "b"), ("a", "b"), ("", "c", None, ("a",), 1)),
     (each(number("[0, 1]")), ((), (0.5,), [0, 1]), (0.5, "ab", None, (2,), (None,), ((0.5,),))),
