@@ -15,6 +15,7 @@ import numpy as np
 
 _LARGEST = 1e300  # far beyond float32, as which it is infinite
 
+
 class Kind(NamedTuple):
     """A set of values.
 
