@@ -90,27 +90,10 @@ def knn_accuracy(
     return dict(zip(names, percents.ravel().tolist(), strict=True))
 
 
-def votes(
-    similarities: Float[Array, "b k"],
-    neighbor_labels: Int[Array, "b k"],
-    num_classes: int,
-    temperature: float = 0.1,
+def add_votes(
+    total: Float[Array, "b c"], weights: Float[Array, "b k"], neighbor_labels: Int[Array, "b k"]
 ) -> Float[Array, "b c"]:
-    """Sums exp(similarity / temperature) over the neighbours of each class.
-
-    Args:
-        similarities: to the k nearest neighbours, nearest first. A constant added to those of one
-            query leaves the ranking of its classes as it is.
-        neighbor_labels: classes of the neighbours.
-        num_classes: C.
-        temperature: positive. Similarities above 88 times the temperature overflow.
-    """
-    none = jnp.zeros((similarities.shape[0], num_classes), jnp.float32)
-    return _add_votes(none, jnp.exp(similarities / temperature), neighbor_labels)
-
-
-def _add_votes(total, weights, neighbor_labels):
-    """Adds the weights [B, k] to the votes [B, C] of their classes, the nearest first."""
+    """Adds the weights of neighbours to the votes of their classes, the nearest first."""
     # Not a scatter: on a GPU its order changes from run to run, and with it the last bits.
     classes = jnp.arange(total.shape[1])[None, :]
 
@@ -222,7 +205,7 @@ def _hits(similarities, neighbors, labels, bank_labels, temperature, num_classes
         neighbor_labels = bank_labels[neighbors]
         total, counts = jnp.zeros((labels.shape[0], num_classes), jnp.float32), []
         for first, last in zip((0, *ks), ks, strict=False):
-            total = _add_votes(total, weights[:, first:last], neighbor_labels[:, first:last])
+            total = add_votes(total, weights[:, first:last], neighbor_labels[:, first:last])
             rank, valid = true_rank(total, labels), labels >= 0
             counts.append(jnp.stack([jnp.sum(valid & (rank < top)) for top in (1, 5)]))
         return jnp.stack(counts)

@@ -21,28 +21,6 @@ TIMING_PREFIX = "timing/"
 _SHOWN = 12  # values on a console line
 
 
-def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Reads a metrics.jsonl, leaving out a last line that a killed run did not finish.
-
-    Args:
-        path: the file; one that does not exist holds no lines.
-
-    Returns:
-        One dict per line, "step" among its keys; a null value (not finite when written) is NaN.
-
-    Raises:
-        ValueError: a finished line is not a JSON object with a step.
-    """
-    path = Path(path)
-    if not path.exists():
-        return []
-    rows = []
-    for number, line in enumerate(_finished_lines(path), start=1):
-        row = _parse(line, path, number)
-        rows.append({key: math.nan if value is None else value for key, value in row.items()})
-    return rows
-
-
 def format_line(step: int, total_steps: int, values: Mapping[str, float]) -> str:
     """Formats one console line, e.g. `step 1,200/64,000 epoch 3.1 train/loss 1.234`."""
     parts = [f"step {step:,}/{total_steps:,}"]

@@ -43,7 +43,7 @@ class ToyShapes(tfds.core.GeneratorBasedBuilder):
 
 
 def crc32c(data: bytes) -> int:
-    """Bit by bit, from the definition: an oracle for the table."""
+    """Bit by bit, from the definition: an oracle for the library."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -101,7 +101,7 @@ def run(name: str, data_dir: Path, *more: str) -> int:
 def test_checksums_are_those_of_the_format():
     assert crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C
     for data in (b"", b"123456789", bytes(range(256))):
-        assert struct.pack("<I", tfrecord.masked_crc32c(data)) == masked(data)
+        assert tfrecord.masked_crc32c(data) == masked(data)
 
 
 def test_records_are_read_as_they_were_written(tmp_path):
@@ -137,6 +137,7 @@ def test_tfrecord_files_are_converted_next_to_the_old(numbers, digits_dir, capsy
         (lambda data: data[:-3], "is cut off in the record at byte"),
         (lambda data: data[:40], "is cut off in the record at byte 0"),
         (lambda data: data[:3] + b"\xff" + data[4:], "is damaged at byte 0"),
+        (lambda data: data[:20] + b"\xff" + data[21:], "is damaged at byte 0"),
         (lambda data: data + b"\0" * 5, "is damaged at byte"),
         (lambda data: data + frame(b"\x0a\xff"), "record 355 of .* is no example"),
         (lambda data: data + data, "has 710 records, the dataset says 355"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fixed_head_jax.evaluators import knn
-from fixed_head_jax.evaluators.knn import knn_accuracy, votes
+from fixed_head_jax.evaluators.knn import add_votes, knn_accuracy
 
 
 def brute_force(bank, bank_labels, queries, labels, num_classes, ks, temperature=0.1):
@@ -114,7 +114,7 @@ def test_votes_of_the_specification():
     similarities = bank @ np.array([0.6, 0.8])
     order = np.argsort(-similarities)
     np.testing.assert_allclose(similarities, [0.6, 0.96, 0.8, 0.28])
-    sorted_similarities = jnp.asarray(similarities[order][None, :], jnp.float32)
+    weights = jnp.exp(jnp.asarray(similarities[order][None, :], jnp.float32) / 0.1)
     sorted_labels = jnp.asarray(np.array([0, 1, 1, 2])[order][None, :])
     expected = {
         1: (0, 14764.78, 0),
@@ -123,7 +123,7 @@ def test_votes_of_the_specification():
         4: (403.43, 17745.74, 16.4446),
     }
     for k, numbers in expected.items():
-        result = votes(sorted_similarities[:, :k], sorted_labels[:, :k], num_classes=3)
+        result = add_votes(jnp.zeros((1, 3)), weights[:, :k], sorted_labels[:, :k])
         np.testing.assert_allclose(result[0], numbers, rtol=2e-5)
 
 

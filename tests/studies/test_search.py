@@ -124,7 +124,7 @@ def test_reports_name_the_best(tmp_path, monkeypatch):
     assert f"--config.optim.lr={best['dials']['lr']}" in arguments
     assert f"--config.optim.pair={tuple(best['overrides']['optim.pair'])}" in arguments
     assert not any("lr_head" in argument or "split" in argument for argument in arguments)
-    table = report[report.index("| trial |") :].splitlines()[2:]
+    table = report[report.index("| trial ") :].splitlines()[2:]
     accuracies = [float(line.split("|")[2]) for line in table]
     assert accuracies == sorted(accuracies, reverse=True) and len(accuracies) == 7
     assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")

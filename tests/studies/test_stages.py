@@ -56,7 +56,7 @@ def test_stages_leave_one_table_and_one_result(tmp_path, capsys):
     assert table == stage_table(results)
     assert [line.replace(" ", "") for line in table.splitlines()] == [
         "|stage|accuracy(%)|few-shot|",
-        "|----------|-----------:|-------:|",
+        "|:-----------|---------------:|-----------:|",
         "|first|40.00|-|",
         "|first,ncm|45.50|-|",
         "|second|50.00|-|",

@@ -254,13 +254,13 @@ def test_gap_is_paired_by_seed_with_its_interval():
 
 def test_table():
     assert sweep_table(make_sweep(), all_results()).splitlines() == [
-        "| row      | trained parameters | stored fixed parameters |       accuracy (%) |"
+        "| row      |   trained parameters |   stored fixed parameters |       accuracy (%) |"
         "        gap to linear |",
-        "| -------- | -----------------: | ----------------------: | -----------------: |"
-        " -------------------: |",
-        "| linear   |          1,234,567 |                     640 | 98.22 ± 0.70 (n=3) |"
+        "|:---------|---------------------:|--------------------------:|-------------------:|"
+        "---------------------:|",
+        "| linear   |            1,234,567 |                       640 | 98.22 ± 0.70 (n=3) |"
         "                    - |",
-        "| identity |          1,234,567 |                     640 | 98.25 ± 0.66 (n=3) |"
+        "| identity |            1,234,567 |                       640 | 98.25 ± 0.66 (n=3) |"
         " +0.03 [-2.07, +2.14] |",
     ]
 
