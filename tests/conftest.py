@@ -1,28 +1,35 @@
 """Four CPU devices, strict rank promotion: set before jax is imported."""
 
+import importlib.metadata
 import os
 import tempfile
 from functools import partial
 
+# Compiling takes most of the time. The code generator without MLIR halves that; versions of jaxlib
+# that do not know its flag end the process, so it is given to those alone that were tried.
+_JAXLIB = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:3]))
+_FUSIONS = "--xla_cpu_use_fusion_emitters=false" if (0, 8, 0) <= _JAXLIB <= (0, 10, 2) else ""
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = " ".join(
     (
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=4",
         "--xla_llvm_disable_expensive_passes=true",
-        "--xla_backend_optimization_level=1",
+        "--xla_backend_optimization_level=0",
+        _FUSIONS,
     )
 )
+# Tests compile the same small programs again and again, as do the commands that they start; the
+# cache lives as long as the session.
+_CACHE = tempfile.TemporaryDirectory(prefix="jax_cache_")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tests compile the same small programs again and again; the cache lives as long as the session.
-_CACHE = tempfile.TemporaryDirectory(prefix="jax_cache_")
-jax.config.update("jax_compilation_cache_dir", _CACHE.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The command line: one clear line and an exit code for what a user can mend, safe to kill."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -35,15 +36,43 @@ def command(workdir, *arguments, config="configs/digits.py:orthogonal"):
 
 def environment():
     """Takes back what conftest.py sets for this process: of a flag, the last value counts."""
-    as_users = "--xla_force_host_platform_device_count=1 --xla_llvm_disable_expensive_passes=false"
-    return {**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {as_users}"}
-
-
-def run(*arguments, **options):
-    result = subprocess.run(
-        command(*arguments, **options), cwd=ROOT, env=environment(), capture_output=True, text=True
+    flags = os.environ["XLA_FLAGS"].replace("fusion_emitters=false", "fusion_emitters=true")
+    as_users = (
+        "--xla_force_host_platform_device_count=1 --xla_llvm_disable_expensive_passes=false "
+        "--xla_backend_optimization_level=3"
     )
-    return result.returncode, result.stdout, result.stderr
+    return {**os.environ, "XLA_FLAGS": f"{flags} {as_users}"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """`(workdir, *arguments) -> (code, output, errors)` of the command, in a process of its own.
+
+    The process is forked from one that has imported main.py, which takes seconds, and nothing else.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["main"])
+    folder = tmp_path_factory.mktemp("outputs")
+
+    def run(*arguments, **options):
+        outputs = (folder / "stdout", folder / "stderr")
+        argv = command(*arguments, **options)[1:]
+        process = context.Process(target=be_command, args=(argv, environment(), outputs))
+        process.start()
+        process.join()
+        return process.exitcode, *(path.read_text() for path in outputs)
+
+    return run
+
+
+def be_command(argv, environment, outputs):
+    """Makes this process what `python argv` is, from the line on that calls `run`."""
+    os.chdir(ROOT)
+    os.environ.update(environment)
+    sys.argv = argv
+    for descriptor, path in enumerate(outputs, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    main.run()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +134,7 @@ def test_no_cluster_is_bad_input(monkeypatch):
     ],
     ids=["key", "value", "variant", "head", "data_dir", "no_weights", "no_search", "mode"],
 )
-def test_bad_input_ends_in_one_line_and_code_2(tmp_path, arguments, options, message):
+def test_bad_input_ends_in_one_line_and_code_2(tmp_path, arguments, options, message, run):
     code, _, errors = run(tmp_path / "run", *arguments, **options)
     assert code == 2
     assert re.search(message, errors)
@@ -127,7 +156,7 @@ def wait_for(condition, process):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("placement", ["resident", "disk"])
-def test_killed_and_repeated_equals_uninterrupted(tmp_path, data_dir, placement):
+def test_killed_and_repeated_equals_uninterrupted(tmp_path, data_dir, placement, run):
     arguments = (f"--config.data_dir={data_dir}", f"--config.data.placement={placement}", *SMALL)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(whole, *arguments)[0] == 0
@@ -153,9 +182,16 @@ def test_killed_and_repeated_equals_uninterrupted(tmp_path, data_dir, placement)
 
 
 def test_evaluating_a_folder_without_a_run_says_so(tmp_path):
-    code, _, errors = run(tmp_path, "--mode=evaluate")
-    assert code == 2
-    assert errors == f"main.py: workdir {str(tmp_path)!r} holds no run: config.json is missing\n"
+    """As a shell starts the command, from its first line on."""
+    result = subprocess.run(
+        command(tmp_path, "--mode=evaluate"), cwd=ROOT, env=environment(), capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert (
+        result.stderr
+        == f"main.py: workdir {str(tmp_path)!r} holds no run: config.json is missing\n"
+    )
 
 
 STAGED = """
@@ -180,7 +216,7 @@ def get_sweep(arg=""):
 
 
 @pytest.mark.slow
-def test_stages_run_in_one_command_and_in_sweeps(tmp_path, data_dir):
+def test_stages_run_in_one_command_and_in_sweeps(tmp_path, data_dir, run):
     (tmp_path / "staged.py").write_text(STAGED)
     config = f"{tmp_path / 'staged.py'}:cosine"
     arguments = f"--config.data_dir={data_dir}"
@@ -215,7 +251,7 @@ def get_config(arg=""):
 
 
 @pytest.mark.slow
-def test_searching_dials_in_one_command(tmp_path, data_dir):
+def test_searching_dials_in_one_command(tmp_path, data_dir, run):
     (tmp_path / "searched.py").write_text(SEARCHED)
     config, common = str(tmp_path / "searched.py"), f"--config.data_dir={data_dir}"
     start, search = tmp_path / "start", tmp_path / "search"
@@ -238,7 +274,7 @@ def test_searching_dials_in_one_command(tmp_path, data_dir):
 
 
 @pytest.mark.slow
-def test_a_mistake_in_the_last_stage_shows_before_the_first(tmp_path, data_dir):
+def test_a_mistake_in_the_last_stage_shows_before_the_first(tmp_path, data_dir, run):
     (tmp_path / "staged.py").write_text(STAGED)
     config = f"{tmp_path / 'staged.py'}:cosin"
     code, _, errors = run(tmp_path / "run", f"--config.data_dir={data_dir}", config=config)
@@ -248,7 +284,7 @@ def test_a_mistake_in_the_last_stage_shows_before_the_first(tmp_path, data_dir):
 
 
 @pytest.mark.slow
-def test_diverging_ends_in_one_line_and_code_3(tmp_path, data_dir):
+def test_diverging_ends_in_one_line_and_code_3(tmp_path, data_dir, run):
     arguments = (f"--config.data_dir={data_dir}", *SMALL, "--config.optim.lr=1e30")
     code, _, errors = run(tmp_path, *arguments)
     assert code == 3
