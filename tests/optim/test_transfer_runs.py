@@ -24,7 +24,7 @@ def make_config(data_dir):
     def make(**overrides):
         config = digits.get_config("linear,smoke")
         config.data_dir, config.model.backbone = data_dir, "tiny"
-        config.data.eval_split = "test[:30]"
+        config.data.eval_split, config.eval_batch_size = "test[:30]", 32
         config.total_steps, config.log_every_steps, config.eval_every_epochs = 6, 1, 0.0
         config.update_from_flattened_dict(overrides)
         return config

@@ -70,7 +70,8 @@ def first_stage(tmp_path_factory):
     config = digits.get_config("tvmf,smoke")
     config.data_dir = str(tmp_path_factory.mktemp("tfds"))
     config.data.train_split, config.data.eval_split = "train[:64]", "test[:30]"
-    config.model.backbone, config.batch_size, config.optim.lr = "tiny", 16, 0.1
+    config.model.backbone, config.optim.lr = "tiny", 0.1
+    config.batch_size, config.eval_batch_size = 16, 32
     folder = tmp_path_factory.mktemp("first")
     loop.train(experiment.build(config), folder)
     return config, folder

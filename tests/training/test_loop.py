@@ -25,7 +25,7 @@ def make_config(data_dir):
     def make(**overrides):
         config = digits.get_config("orthogonal,smoke")
         config.data_dir, config.model.backbone = data_dir, "tiny"
-        config.data.eval_split = "test[:30]"
+        config.data.eval_split, config.eval_batch_size = "test[:30]", 32
         config.total_steps, config.log_every_steps = 7, 3
         config.eval_every_epochs = 4 * 8 / 1442  # every 4 steps
         config.augment.flip = True

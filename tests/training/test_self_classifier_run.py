@@ -25,6 +25,7 @@ def make_config(data_dir):
         config.data.train_split, config.data.eval_split = "train[:100]", "test[:60]"
         config.task.options.queue_size = 20  # full after three steps of eight; wraps in the third
         config.total_steps, config.log_every_steps, config.eval_every_epochs = 6, 2, 0.0
+        config.eval_batch_size = 64
         config.update_from_flattened_dict(overrides)
         return config
 
