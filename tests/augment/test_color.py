@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy import stats
 from sklearn.datasets import load_sample_image
 
-from fixed_head_jax.augment import color
+from fixed_head_jax.augment import color, geometry
 from tests.augment.images import MEAN, STD, make_images, make_rngs
 
 adjust_hue = jax.jit(color.adjust_hue)
@@ -156,6 +156,20 @@ def test_random_grey_replaces_a_share_by_the_luma():
     assert np.abs(difference).max() < 0.51  # Pillow rounds
     one_channel = color.to_float(jnp.asarray(images[..., :1]))
     np.testing.assert_array_equal(color.random_grey(make_rngs(2000), one_channel, 1.0), one_channel)
+
+
+def test_each_change_is_drawn_by_itself():
+    images, rngs = color.to_float(jnp.asarray(make_images(400, 2, 2))), make_rngs(400)
+    changed = [
+        random_grey(rngs, images, 0.5),
+        solarize(rngs, images, 0.5, 0.0),
+        jitter(rngs, images, 0.4, 0.0, 0.0, 0.0, 0.5),
+        jax.jit(geometry.flip)(rngs, images),
+    ]
+    is_changed = [(np.asarray(out) != np.asarray(images)).any((1, 2, 3)) for out in changed]
+    np.testing.assert_allclose(np.mean(is_changed, axis=1), 0.5, atol=0.1)  # 4 deviations
+    correlations = np.corrcoef(np.asarray(is_changed, float)) - np.eye(4)
+    assert np.abs(correlations).max() < 0.2
 
 
 @pytest.mark.parametrize("level", [0, 1, 128, 200, 255])

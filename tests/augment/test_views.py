@@ -88,6 +88,18 @@ def test_crops_of_the_host_keep_their_places():
             np.testing.assert_allclose(levels(images), batch[name][:, view], atol=1e-3)
 
 
+def test_each_view_of_an_image_is_drawn_by_itself():
+    count = 400
+    batch = {"global": make_images(count, 2, 6, 6, 3), "local": make_images(count, 3, 4, 4, 3)}
+    out = draw(replace(PLAIN, flip=True), batch, make_rngs(count))
+    views = [(out["global"][view], batch["global"][:, view]) for view in range(2)]
+    views += [(out["local"][view], batch["local"][:, view]) for view in range(3)]
+    flipped = [(np.abs(levels(ours) - whole) > 0.5).any((1, 2, 3)) for ours, whole in views]
+    np.testing.assert_allclose(np.mean(flipped, axis=1), 0.5, atol=0.1)  # 4 deviations
+    correlations = np.corrcoef(np.asarray(flipped, float)) - np.eye(5)
+    assert np.abs(correlations).max() < 0.2
+
+
 @pytest.mark.slow
 def test_views_are_changed_as_often_as_the_table_says():
     count = 1500

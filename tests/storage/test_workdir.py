@@ -54,7 +54,7 @@ def test_the_record_of_an_older_version_lacks_keys(worked):
         claim(worked, new)
     with pytest.raises(ValueError, match=r"data.channels \(0 there, 3 here\)"):
         claim(worked, new | {"data.channels": 3}, assumed=new)
-    claim(worked, new, assumed=new)
+    claim(worked, new, assumed=new | {"optim.lr": 0.3})  # not for a key that the record has
     assert stored(worked) == new
 
 

@@ -52,6 +52,20 @@ def test_the_head_starts_as_published():
     np.testing.assert_array_equal(params["cls_0"]["weight_g"], jnp.ones((50, 1)))
 
 
+def test_of_classifiers_that_are_compared_the_one_of_the_smallest_loss_is_evaluated():
+    options = {"num_clusters": (4, 4, 4), "num_layers": 0}
+    head = get_head("projection", num_classes=4, evaluated=-1, **options)
+    features = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5)), jnp.float32)
+    variables = head.init(jax.random.key(0), features)
+    for best in range(3):
+        losses = jnp.full(3, 2.0).at[best].set(1.0)
+        chosen = head.apply({**variables, "batch_stats": {"losses": losses}}, features)
+        named = get_head("projection", num_classes=4, evaluated=best, **options)
+        np.testing.assert_array_equal(
+            chosen, named.apply({"params": variables["params"]}, features)
+        )
+
+
 def test_embeddings_and_logits():
     head = get_head("projection", num_classes=7, **HEAD, evaluated=1)
     features = jax.random.normal(jax.random.key(1), (4, 9))
