@@ -27,6 +27,7 @@ try:  # takes seconds
         UnsavedCheckpointError,
         last_step,
     )
+    from fixed_head_jax.storage.files import write_text
     from fixed_head_jax.studies import search, stages, sweep
     from fixed_head_jax.training import experiment, loop
     from fixed_head_jax.training.interval_log import NonFiniteLossError
@@ -86,7 +87,7 @@ def train_one(config, folder, stop_requested):
     run = build(config, folder)
     if run.groups and jax.process_index() == 0:
         print(run.groups)
-        workdir.write_text(Path(folder) / "groups.md", run.groups)
+        write_text(Path(folder) / "groups.md", run.groups)
     result = loop.train(run, folder, stop_requested)
     if jax.process_index() == 0:
         split, metric = run.eval_data.source.split, config.best_metric

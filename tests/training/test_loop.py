@@ -52,7 +52,11 @@ def test_interrupted_run_ends_with_the_same_bits(make_config, tmp_path, placemen
     config.eval_every_epochs = 2 * 8 / 1442  # every 2 steps
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     result = loop.train(experiment.build(config), whole)
-    for dispatches in (1, 4):  # after steps 1 and 5: inside log intervals, between evaluations
+    for dispatches in (
+        1,
+        3,
+        1,
+    ):  # after steps 1, 4 and 5: inside log intervals, and at an evaluation
         with pytest.raises(loop.Stopped, match="stopped at step"):
             loop.train(experiment.build(config), parts, stop_after(dispatches))
     resumed = loop.train(experiment.build(config), parts)

@@ -64,10 +64,11 @@ def test_interrupted_run_ends_with_the_same_bits(make_config, tmp_path, override
 def test_devices_agree_up_to_rounding_and_share_the_queue(make_config, tmp_path):
     states, runs = {}, {}
     for count in (1, 4):
-        # Not AdamW: the bias before batch norm has no gradient, and it would scale up rounding.
+        # Not AdamW: the bias before batch norm has no gradient, and it would scale up rounding. Small
+        # steps: far from where it started, rounding decides which of two neighbours is nearer.
         config = make_config(
             num_devices=count, log_every_steps=1, total_steps=4,
-            **{"optim.name": "sgd", "optim.lr": 0.1},
+            **{"optim.name": "sgd", "optim.lr": 0.001},
         )  # fmt: skip
         loop.train(experiment.build(config), tmp_path / str(count))
         states[count] = final_state(config, tmp_path / str(count))
@@ -151,7 +152,7 @@ def test_decay_of_groups(make_config):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"views.num_local": -1}, "num_local must be >= 0, got -1"),
+        ({"views.num_local": -1}, "views.num_local=-1 must be a whole number"),
         ({"task.options.queue_size": 101}, "the number of training images, 100"),
         ({"task.options.queue_size": 4}, "must be between batch_size=8"),
         ({"task.options.queue_size": 21, "num_devices": 2}, "not divisible by 2 devices"),
@@ -170,8 +171,8 @@ def test_decay_of_groups(make_config):
         ({"evaluators": ("feature_norms",)}, "'feature_norms' compares features with class vec"),
         ({"data.unlabelled": True, "evaluators": ("knn",)}, "'knn' needs labelled images"),
         ({"evaluators": ("superclasses",)}, "superclass_dir"),
-        ({"optim.trust_coefficient": 0.0}, "trust_coefficient must be positive"),
-        ({"optim.final_lr": -1.0}, "final_lr=-1.0 must not be negative"),
+        ({"optim.trust_coefficient": 0.0}, "optim.trust_coefficient=0.0 must be a number"),
+        ({"optim.final_lr": -1.0}, "optim.final_lr=-1.0 must be a number"),
         ({"optim.schedule": "constant"}, "are of schedules 'cosine' and 'linear'"),
         ({"optim.decay_multipliers": (("nope", 2.0),)}, "'nope' matches no parameter"),
     ],
