@@ -64,8 +64,8 @@ def test_interrupted_run_ends_with_the_same_bits(make_config, tmp_path, override
 def test_devices_agree_up_to_rounding_and_share_the_queue(make_config, tmp_path):
     states, runs = {}, {}
     for count in (1, 4):
-        # Not AdamW: the bias before batch norm has no gradient, and it would scale up rounding. Small
-        # steps: far from where it started, rounding decides which of two neighbours is nearer.
+        # Not AdamW: the bias before batch norm has no gradient, and it would scale up rounding.
+        # Small steps: far from the start, rounding decides which of two neighbours is nearer.
         config = make_config(
             num_devices=count, log_every_steps=1, total_steps=4,
             **{"optim.name": "sgd", "optim.lr": 0.001},
