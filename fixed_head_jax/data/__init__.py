@@ -79,7 +79,7 @@ def open_dataset(
     Raises:
         ValueError: if an argument does not fit.
     """
-    Options(
+    Options(  # refuses what its keys may not be
         num_threads=num_threads, placement=placement, sampler=sampler, per_class=per_class,
         repeats=repeats, unlabelled=unlabelled,
     )  # fmt: skip

@@ -211,7 +211,7 @@ def open_source(
     Raises:
         ValueError: if the dataset, split or an option does not fit.
     """
-    Options(
+    Options(  # refuses what its keys may not be
         first_classes=first_classes, skip_classes=skip_classes, train_fraction=fraction,
         train_list=list_file, image_size=image_size, resize_size=resize_size,
         interpolation=interpolation, unlabelled=unlabelled, channels=channels,

@@ -65,7 +65,7 @@ def test_devices_agree_up_to_rounding_and_share_the_queue(make_config, tmp_path)
     states, runs = {}, {}
     for count in (1, 4):
         # Not AdamW: the bias before batch norm has no gradient, and it would scale up rounding.
-        # Small steps: far from the start, rounding decides which of two neighbours is nearer.
+        # Small steps: at a rate of 0.1 rounding had grown beyond these bounds by the fourth one.
         config = make_config(
             num_devices=count, log_every_steps=1, total_steps=4,
             **{"optim.name": "sgd", "optim.lr": 0.001},
