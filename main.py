@@ -14,8 +14,14 @@ try:  # takes seconds
     import jax
     from absl import app, flags, logging
 
-    from configs import common
-    from configs.common import EVALUATION_MAY_DIFFER, KEYS, MAY_DIFFER, override, settle
+    from fixed_head_jax.configs import common
+    from fixed_head_jax.configs.common import (
+        EVALUATION_MAY_DIFFER,
+        KEYS,
+        MAY_DIFFER,
+        override,
+        settle,
+    )
     from fixed_head_jax.data.records import BadRecordError
     from fixed_head_jax.evaluators.predictions import PREDICTIONS_FILE, PredictionsError
     from fixed_head_jax.optim.transfer import FROM_SCRATCH

@@ -1,16 +1,14 @@
 """Pictures of what a run sees.
 
-    python -m fixed_head_jax.visualize augment --config=configs/x.py --out=x.png
+    python -m fixed_head_jax.visualize augment --config=digits --out=x.png
 
 shows training images as evaluation takes them, each beside draws of its augmentation. Config keys
 are set as for main.py: `--config.augment.mixup=0.2`.
 """
 
 import itertools
-import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from fixed_head_jax.configs.common import KEYS, settle
 from fixed_head_jax.data.loader import disk_batches
 from fixed_head_jax.display.pictures import check_png_path, contact_sheet, write_png
 from fixed_head_jax.settings import config_flag
@@ -31,16 +30,12 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> Any:
     """Returns the config of a file, with other values, as main.py takes them.
 
     Args:
-        argument: "configs/x.py" or "configs/x.py:variant".
+        argument: "digits" or "digits:variant", or a file's path in its place.
         overrides: "--config.KEY=VALUE" each, in any form of a flag.
 
     Raises:
         ValueError: if there is no such file, variant or key, or a value does not fit its key.
     """
-    # Configs import their neighbours, from wherever they are called.
-    sys.path.append(str(Path(argument.partition(":")[0]).resolve().parent.parent))
-    from configs.common import KEYS, settle
-
     return settle(config_flag.load([f"--config={argument}", *overrides], KEYS))
 
 
@@ -107,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser("python -m fixed_head_jax.visualize", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     augment = commands.add_parser("augment", help="a sheet of augmented training images")
-    augment.add_argument("--config", required=True, help="configs/x.py or configs/x.py:variant")
+    augment.add_argument("--config", required=True, help="NAME or NAME:VARIANT, or a file")
     augment.add_argument("--out", required=True, help="the PNG file to write")
     augment.add_argument("--examples", type=int, default=6, help="rows")
     augment.add_argument("--draws", type=int, default=8, help="augmented images in a row")

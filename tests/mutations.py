@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("fixed_head_jax", "configs", "tests", "main.py", "pyproject.toml")
+COPIED = ("fixed_head_jax", "tests", "main.py", "pyproject.toml")
 ENOUGH = 38
 TIME_LIMIT = 300  # seconds; a bug that makes the tests hang is noticed
 _BASELINE_TIME_LIMIT = 3600

@@ -3,7 +3,6 @@
 import functools
 import importlib
 import math
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,21 +11,18 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from configs import common
 from fixed_head_jax.augment import Options, ViewSet, make_augment, make_view_augment
+from fixed_head_jax.configs import common
 from fixed_head_jax.data.__main__ import main as prepare_data
 from fixed_head_jax.model import get_model
 from fixed_head_jax.optim import transfer
+from fixed_head_jax.settings.config_flag import experiments
 from fixed_head_jax.studies import stages, sweep
 from fixed_head_jax.tasks import NEEDS
 from fixed_head_jax.training import experiment, loop
 from fixed_head_jax.training.experiment.updates import make_training
 
-CONFIGS = sorted(
-    path.stem
-    for path in Path(__file__).parents[1].glob("configs/*.py")
-    if not path.stem.endswith("common")
-)
+CONFIGS = experiments()
 SMOKE = [
     *((name, "smoke") for name in CONFIGS),
     ("kobayashi_imagenet_lt", "decoupling,as_published,smoke"),
@@ -42,7 +38,7 @@ QUICK = ("digits",)
     ],
 )
 def test_config_trains(name, variants, tmp_path):
-    module = importlib.import_module(f"configs.{name}")
+    module = importlib.import_module(f"fixed_head_jax.configs.{name}")
     config = module.get_config(variants)
     config.data_dir = str(tmp_path)
     get_stages = getattr(module, "get_stages", lambda arg: [{"name": "run", "overrides": {}}])
@@ -71,7 +67,7 @@ SWEEPS = [
 
 @pytest.mark.parametrize(("name", "variants"), SWEEPS)
 def test_sweep_is_well_formed_and_its_overrides_are_keys(name, variants):
-    module = importlib.import_module(f"configs.{name}")
+    module = importlib.import_module(f"fixed_head_jax.configs.{name}")
     rows = module.get_sweep(variants)
     sweep.check_sweep(rows)
     for row in rows["rows"]:
@@ -79,7 +75,7 @@ def test_sweep_is_well_formed_and_its_overrides_are_keys(name, variants):
 
 
 def test_scripts_of_self_classifier():
-    module = importlib.import_module("configs.selfclassifier_imagenet")
+    module = importlib.import_module("fixed_head_jax.configs.selfclassifier_imagenet")
     assert len(module.SCRIPTS) == 38  # 37 of the release, and their control
     configs = {name: common.flatten(module.get_config(name)) for name in module.SCRIPTS}
     base = configs["100ep"]
@@ -125,7 +121,7 @@ PLESTED = [name for name in CONFIGS if name.startswith("plested_")]
 @pytest.mark.parametrize("variants", ["", "as_published"])
 @pytest.mark.parametrize("name", [name for name in PLESTED if name != "plested_small"])
 def test_rows_of_transfer_are_dials_that_can_be_meant(name, variants):
-    module = importlib.import_module(f"configs.{name}")
+    module = importlib.import_module(f"fixed_head_jax.configs.{name}")
     published = module.EXPERIMENT.published
     rows = module.get_sweep(variants)["rows"]
     assert {row["name"]: row["published"] for row in rows}.items() <= published.items()
@@ -148,7 +144,7 @@ def test_rows_of_transfer_are_dials_that_can_be_meant(name, variants):
 
 
 def test_what_does_not_go_together_in_experiments_of_transfer():
-    cars = importlib.import_module("configs.plested_cars")
+    cars = importlib.import_module("fixed_head_jax.configs.plested_cars")
     with pytest.raises(ValueError, match="reinit, l2sp are rows; choose one"):
         cars.get_config("reinit,tune,l2sp")
     with pytest.raises(ValueError, match="search without it"):
@@ -167,7 +163,7 @@ def parameters_of(backbone):
 
 @pytest.mark.parametrize("name", PLESTED)
 def test_a_search_tries_dials_that_can_be_meant(name):
-    module = importlib.import_module(f"configs.{name}")
+    module = importlib.import_module(f"fixed_head_jax.configs.{name}")
     search, config = module.get_search(), module.get_config()
     rng = np.random.default_rng(0)
 
@@ -196,7 +192,7 @@ def test_a_search_tries_dials_that_can_be_meant(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_images_of_the_experiment_pass_its_augmentation(name):
     """The smoke runs see the digits alone, which have one channel."""
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"fixed_head_jax.configs.{name}").get_config()
     shape = (32, 32, 1 if name.endswith("digits") else 3)
     pixels = config.data.mean, config.data.std
     train_augment, eval_augment = make_augment(shape, 10, *pixels, Options(**config.augment))
@@ -260,7 +256,7 @@ def test_a_folder_of_photographs_trains(augment, photographs, tmp_path):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_unknown_variant_is_refused(name):
     with pytest.raises(ValueError, match="unknown config variant 'nope'; known: "):
-        importlib.import_module(f"configs.{name}").get_config("nope")
+        importlib.import_module(f"fixed_head_jax.configs.{name}").get_config("nope")
 
 
 def test_misspelt_key_is_refused_with_a_hint():

@@ -104,11 +104,11 @@ def test_an_interruption_of_the_imports_is_one_line(tmp_path):
     assert result.stderr == "main.py: interrupted before it began\n"
 
 
-@pytest.mark.parametrize("given", [["--config=configs/digit.py:smoke"], ["-config", "digit.py"]])
+@pytest.mark.parametrize("given", [["--config=configs/digit.py:smoke"], ["-config", "digit"]])
 def test_a_config_that_is_no_file_is_named_with_its_like(given):
-    with pytest.raises(main.BadInput, match=r"--config='\S*digit.py' is no Python file") as error:
+    message = r"--config='\S*digit\S*' is no experiment and no Python file .did you mean 'digits'"
+    with pytest.raises(main.BadInput, match=message):
         main.parse_flags(["main.py", *given, "--config.optim.lr=1"])
-    assert ("did you mean 'configs/digits.py'?" in str(error.value)) == ("configs/" in given[0])
 
 
 def test_no_cluster_is_bad_input(monkeypatch):
@@ -195,7 +195,7 @@ def test_evaluating_a_folder_without_a_run_says_so(tmp_path):
 
 
 STAGED = """
-from configs import digits
+from fixed_head_jax.configs import digits
 
 def get_config(arg=""):
     config = digits.get_config("smoke")
@@ -240,8 +240,8 @@ def test_stages_run_in_one_command_and_in_sweeps(tmp_path, data_dir, run):
 
 
 SEARCHED = """
-from configs.plested_small import get_search
-from configs import digits
+from fixed_head_jax.configs.plested_small import get_search
+from fixed_head_jax.configs import digits
 
 def get_config(arg=""):
     config = digits.get_config("linear,smoke")

@@ -1,17 +1,15 @@
 """Sheets of augmented images and the command line that writes them."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from configs import digits
 from fixed_head_jax import visualize
+from fixed_head_jax.configs import digits
 from fixed_head_jax.data import open_dataset
 from fixed_head_jax.display.pictures import GUTTER, contact_sheet, write_png
 
-DIGITS = str(Path(__file__).parents[1] / "configs" / "digits.py")
+DIGITS = "digits"
 
 
 def cut(sheet, rows, columns, cell):
@@ -125,8 +123,8 @@ def test_overrides_take_every_form_that_main_takes():
 @pytest.mark.parametrize(
     "config, override, message",
     [
-        ("configs/nope.py", "", "--config='configs/nope.py' is no Python file"),
-        ("configs", "", "--config='configs' is no Python file"),
+        ("configs/nope.py", "", "--config='configs/nope.py' is no experiment and no Python file"),
+        ("configs", "", "--config='configs' is no experiment and no Python file"),
         (f"{DIGITS}:nope", "", "visualize: unknown config variant 'nope'"),
         (DIGITS, "--foo=3", "Unknown command line flag 'foo'"),
         (DIGITS, "stray", "unknown argument 'stray'; config keys are set by --config.KEY=VALUE"),

@@ -1,6 +1,5 @@
-"""The flag --config=FILE.py:VARIANT with its --config.KEY=VALUE, as all commands take it."""
+"""The flag --config=NAME:VARIANT with its --config.KEY=VALUE, as all commands take it."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fixed_head_jax.settings import schema
+from fixed_head_jax.settings.lookup import closest
+
+PACKAGED = Path(__file__).parents[1] / "configs"
 
 
 class _OrNone(flags.ArgumentParser):
@@ -38,8 +40,7 @@ def define(
     return config_flags.DEFINE_config_file(
         "config",
         None,
-        "configs/x.py or configs/x.py:variant; "
-        "`python -m configs.common` lists the keys that --config.key=value sets.",
+        "An experiment's name or file, NAME or NAME:VARIANT; --config.KEY=VALUE sets its keys.",
         values,
         sys_argv=argv,
     )
@@ -62,7 +63,7 @@ def parse(
         ValueError: on a misspelt flag, file, key or variant, or a value that cannot be read.
     """
     given = (re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in argv)
-    _check_file(argv)
+    argv = _with_file(argv)
     schema.check_names(keys, [key.group(1) for key in given if key])
     try:
         return values(argv)
@@ -83,14 +84,41 @@ def load(arguments: Sequence[str], keys: Mapping[str, schema.Key]) -> ConfigDict
     return flag.value
 
 
-def _check_file(argv):
-    """Raises ValueError, with the most similar name, where --config names no file."""
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+def find_file(name: str) -> str:
+    """Returns the file of an experiment that a user names, with its variant.
+
+    Args:
+        name: a Python file of the user's, or an experiment of the package, "digits" or
+            "configs/digits.py"; behind a colon, the variant.
+
+    Raises:
+        ValueError: if there is none, with the most similar name.
+    """
+    given, colon, variant = name.partition(":")
+    path = Path(given)
+    if path.suffix == ".py" and path.is_file():
+        return name
+    is_bare = str(path.parent) in (".", PACKAGED.name) and path.suffix in ("", ".py")
+    if is_bare and path.stem in experiments():
+        return f"{PACKAGED / path.stem}.py{colon}{variant}"
+    hint = closest(given, map(str, path.parent.glob("*.py"))) or closest(path.stem, experiments())
+    raise ValueError(f"--config={given!r} is no experiment and no Python file{hint}")
+
+
+def experiments() -> list[str]:
+    """Returns the names of the package's experiments."""
+    stems = (path.stem for path in PACKAGED.glob("[!_]*.py"))
+    return sorted(stem for stem in stems if not stem.endswith("common"))
+
+
+def _with_file(argv):
+    """Returns a command line whose --config names a file."""
+    argv = list(argv)
+    for i, argument in enumerate(argv):
         name, equals, value = argument.lstrip("-").partition("=")
         if name == "config" and argument.startswith("-"):
-            path = Path((value if equals else following).partition(":")[0])
-            if path.suffix != ".py" or not path.is_file():
-                names = [other.name for other in path.parent.glob("*.py")]
-                close = difflib.get_close_matches(path.name, names)
-                hint = f"; did you mean {str(path.parent / close[0])!r}?" if close else ""
-                raise ValueError(f"--config={str(path)!r} is no Python file{hint}")
+            if equals:
+                argv[i] = f"--config={find_file(value)}"
+            elif i + 1 < len(argv):
+                argv[i + 1] = find_file(argv[i + 1])
+    return argv

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
 from fixed_head_jax import augment
 from fixed_head_jax.augment import Options, blur, color, geometry, make_augment, mix
+from fixed_head_jax.configs import common
 from tests.augment.images import MEAN, SHAPE, STD, make_images, make_rngs
 
 COLORS = dict(

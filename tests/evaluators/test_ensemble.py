@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from configs import digits
 from fixed_head_jax import ensemble
+from fixed_head_jax.configs import digits
 from fixed_head_jax.evaluators.predictions import (
     average,
     measure,

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import digits
 from fixed_head_jax.augment.color import normalize, to_float
+from fixed_head_jax.configs import digits
 from fixed_head_jax.devices import parallel
 from fixed_head_jax.evaluators import (
     Setting,

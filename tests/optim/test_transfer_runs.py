@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import digits
 from fixed_head_jax import pretrained
+from fixed_head_jax.configs import digits
 from fixed_head_jax.data.sampling import epoch_start
 from fixed_head_jax.model import get_model
 from fixed_head_jax.optim.transfer import Dials

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2] / "fixed_head_jax"
-DIGITS = str(ROOT.parent / "configs" / "digits.py")
+DIGITS = "digits"
 AUGMENT = ["augment", "--out=x.png"]
 # Module -> command lines that cannot be carried out, each with what the line must name.
 MISTAKES = {
@@ -45,7 +45,7 @@ MISTAKES = {
     "visualize": [
         ([], "required: command"),
         (AUGMENT, "required: --config"),
-        ([*AUGMENT, "--config=none.py"], "--config='none.py' is no Python file"),
+        ([*AUGMENT, "--config=none.py"], "--config='none.py' is no experiment and no Python file"),
         ([*AUGMENT, f"--config={DIGITS}", "--config.lr=1"], "no key lr .did you mean optim.lr"),
         ([*AUGMENT, f"--config={DIGITS}", "--config.optim.lr=x"], "--config.optim.lr=x: "),
         ([*AUGMENT, f"--config={DIGITS}", "--examples=few"], "--examples: invalid int .*'few'"),

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from configs import common, digits
+from fixed_head_jax.configs import common, digits
 from fixed_head_jax.training import experiment
 
 VALUES = (

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from configs import common
 from fixed_head_jax import augment, data, heads, optim, tasks
+from fixed_head_jax.configs import common
 from fixed_head_jax.data.crops import METHODS, RANDOM_METHODS
 from fixed_head_jax.heads import cosine, linear
 from fixed_head_jax.heads.fixed import Identity, Orthogonal

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from configs import common, digits
+from fixed_head_jax.configs import common, digits
 from fixed_head_jax.storage.checkpoint import Checkpoints, UnsavedCheckpointError
 from fixed_head_jax.storage.workdir import claim, local_folder
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import digits
+from fixed_head_jax.configs import digits
 from fixed_head_jax.storage.checkpoint import read_variables
 from fixed_head_jax.studies.report import stage_table
 from fixed_head_jax.studies.stages import plan_stages, run_stages

@@ -8,8 +8,8 @@ import pytest
 from flax import linen as nn
 from scipy.special import log_softmax
 
-from configs import digits
 from fixed_head_jax.augment import Options, make_augment
+from fixed_head_jax.configs import digits
 from fixed_head_jax.devices import parallel
 from fixed_head_jax.heads import get_head
 from fixed_head_jax.heads.parts import Head

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs import common, digits
+from fixed_head_jax.configs import common, digits
 from fixed_head_jax.devices import parallel
 from fixed_head_jax.pretrained.conversion import convert
 from fixed_head_jax.pretrained.files import read_weights

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import selfclassifier_digits
 from fixed_head_jax.backbones import get_backbone
+from fixed_head_jax.configs import selfclassifier_digits
 from fixed_head_jax.optim import transfer
 from fixed_head_jax.training import experiment, loop
 from fixed_head_jax.training.experiment.updates import make_training

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import common, digits
+from fixed_head_jax.configs import common, digits
 from fixed_head_jax.devices import memory
 from fixed_head_jax.training import experiment
 

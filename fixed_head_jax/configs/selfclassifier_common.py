@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import common
+from fixed_head_jax.configs import common
 
 
 def get_config() -> ConfigDict:

@@ -8,8 +8,8 @@ kappa 16, 70.31 with 64 (the network is inferred); a margin loss of Cao et al. (
 measured here yet. `decoupling` has the settings of Kang et al. for this dataset.
 """
 
-from configs import common, kobayashi_imagenet_lt
-from configs.kobayashi_imagenet_lt import KNOWN, kappa_sweep, smoke, two_stages
+from fixed_head_jax.configs import common, kobayashi_imagenet_lt
+from fixed_head_jax.configs.kobayashi_imagenet_lt import KNOWN, kappa_sweep, smoke, two_stages
 
 
 def get_config(arg: str = ""):

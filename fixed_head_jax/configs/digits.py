@@ -7,7 +7,7 @@
 The sweep is Table 5.1 of Qian's thesis (2020) in small; see `results/` for the measured table.
 """
 
-from configs import common
+from fixed_head_jax.configs import common
 
 
 def get_config(arg: str = ""):

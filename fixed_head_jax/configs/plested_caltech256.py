@@ -19,7 +19,7 @@ Variants: a row's name (`default`), `optimal` (the best row), `tune`, `as_publis
 
 from functools import partial
 
-from configs import plested_common
+from fixed_head_jax.configs import plested_common
 
 EXPERIMENT = plested_common.Experiment(
     data="caltech256_30",

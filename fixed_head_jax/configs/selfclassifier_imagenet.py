@@ -26,8 +26,8 @@ global batch size needs many devices (`batch_256` fits one). Not measured here.
 Source: Amrani, Karlinsky and Bronstein, ECCV 2022, https://arxiv.org/abs/2103.10994, and its code.
 """
 
-from configs import common, selfclassifier_common
-from configs.selfclassifier_common import rates
+from fixed_head_jax.configs import common, selfclassifier_common
+from fixed_head_jax.configs.selfclassifier_common import rates
 
 ABLATED = {"model.head_options.use_batch_norm": False, "dtype": "bfloat16"}
 ONE_SIZE = {"views.num_local": 0, "views.global_scale": (0.14, 1.0)}

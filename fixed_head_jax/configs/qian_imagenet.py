@@ -20,7 +20,7 @@ linear rate that falls by iteration, penalties (of weight 0.025) on every convol
 attention pooling lose the class maps.
 """
 
-from configs import common
+from fixed_head_jax.configs import common
 
 # Optimizer, rate, schedule, its factor, held within an epoch; weight decay, batch size, epochs.
 RECIPES = {

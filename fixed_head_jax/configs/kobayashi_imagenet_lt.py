@@ -18,7 +18,7 @@ scaling (`lws`), and without training nearest class mean, tau-normalisation and 
 starts from the last checkpoint of the first, where the released code took the best on its test set.
 """
 
-from configs import common
+from fixed_head_jax.configs import common
 
 HEADS = ("cosine", "tvmf")
 KNOWN = (*HEADS, "decoupling", "as_published", "smoke")

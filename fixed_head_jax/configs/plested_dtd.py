@@ -18,7 +18,7 @@ Variants: a row's name (`default`), `optimal` (the best row), `tune`, `as_publis
 
 from functools import partial
 
-from configs import plested_common
+from fixed_head_jax.configs import plested_common
 
 EXPERIMENT = plested_common.Experiment(
     data="dtd",

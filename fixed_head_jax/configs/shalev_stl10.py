@@ -13,7 +13,7 @@ STL-10 alone, and none of the paper's other encoders and data sets.
 Source: https://arxiv.org/abs/2011.08704. Its accuracies are not at hand; not measured here yet.
 """
 
-from configs import common
+from fixed_head_jax.configs import common
 
 DATA = ("stl10", "cifar10", "cifar100")
 

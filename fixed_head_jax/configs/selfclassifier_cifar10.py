@@ -14,7 +14,7 @@ Source: Amrani, Karlinsky and Bronstein, ECCV 2022, https://arxiv.org/abs/2103.1
 version of 2021 and code.
 """
 
-from configs import common, selfclassifier_common
+from fixed_head_jax.configs import common, selfclassifier_common
 
 
 def get_config(arg: str = ""):

@@ -18,8 +18,8 @@ head. Not the paper's data or network: it has no published figures. Measured: `r
 
 from typing import NamedTuple
 
-from configs import common
-from configs.plested_common import make_search, turn
+from fixed_head_jax.configs import common
+from fixed_head_jax.configs.plested_common import make_search, turn
 
 
 class Data(NamedTuple):

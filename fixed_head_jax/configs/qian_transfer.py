@@ -19,7 +19,7 @@ Inferred from the published savings: ResNet-18 learns the shortcut around the ne
 Not stated, assumed: random-resized crops to 224, tests on the central 224 pixels of 256.
 """
 
-from configs import common
+from fixed_head_jax.configs import common
 
 # TFDS name, training split, classes; then the splits that the grid trains and evaluates on.
 DATA = {

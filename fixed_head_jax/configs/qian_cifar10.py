@@ -8,7 +8,7 @@ Hoffer et al. (2018) report 93.03 learned and 93.14 fixed with the deeper ResNet
 Variants name the head: `qian_cifar10.py:hadamard`.
 """
 
-from configs import common
+from fixed_head_jax.configs import common
 
 HEADS = {**common.HEADS, "linear": {"model.head_options.kernel_init": "he_normal"}}
 

@@ -1,10 +1,9 @@
 """Every key of a config: default, values and meaning. Experiments change a few of them.
 
-`python -m configs.common optim` lists the keys with "optim" in their names. An option of a model
+`fixed-head keys optim` (or `python main.py --mode=keys optim`) lists the keys with "optim" in their names. An option of a model
 part or task that is None stays at that part's own default; its docstring says more.
 """
 
-import sys
 from collections.abc import Iterable
 
 from ml_collections import ConfigDict, config_dict
@@ -301,7 +300,3 @@ def variants(arg: str, known: tuple[str, ...]) -> list[str]:
 def choose(variants: list[str], known: Iterable[str], default: str) -> str:
     """Returns the first of the variants that is among the known ones, or the default."""
     return next((name for name in variants if name in known), default)
-
-
-if __name__ == "__main__":
-    print(schema.listing(KEYS, *sys.argv[1:2]))

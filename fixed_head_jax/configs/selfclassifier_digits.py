@@ -15,7 +15,7 @@ a queue can only hold some hundred images. All are rows of the sweep. Variant
 Source: Amrani, Karlinsky and Bronstein, ECCV 2022, https://arxiv.org/abs/2103.10994.
 """
 
-from configs import common, selfclassifier_common
+from fixed_head_jax.configs import common, selfclassifier_common
 
 
 def get_config(arg: str = ""):

@@ -13,7 +13,7 @@ Table 4.1: SGD 0.1, momentum 0.9, weight decay 1e-4; ResNet-32 batch 128, divide
 and 122 of 164; DenseNet-BC batch 64, at 150 and 225 of 300.
 """
 
-from configs import common
+from fixed_head_jax.configs import common
 
 HEADS = ("linear", "orthogonal", "hadamard", "identity")
 # Network: rows of the table, by head, with the published accuracy.

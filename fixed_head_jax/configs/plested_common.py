@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from configs import common
+from fixed_head_jax.configs import common
 
 NUM_LAYERS, LOW_LAYERS = 22, 8  # of Inception v4, and n
 TUNE = {"data.train_split": "train", "data.eval_split": "validation"}

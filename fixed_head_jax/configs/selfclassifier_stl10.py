@@ -10,7 +10,7 @@ by those of the earlier version for small images. Not measured here.
 Source: Amrani, Karlinsky and Bronstein, ECCV 2022, https://arxiv.org/abs/2103.10994.
 """
 
-from configs import common, selfclassifier_common
+from fixed_head_jax.configs import common, selfclassifier_common
 
 
 def get_config(arg: str = ""):
