@@ -1,10 +1,11 @@
 """Every key of a config: default, values and meaning. Experiments change a few of them.
 
-`fixed-head keys optim` (or `python main.py --mode=keys optim`) lists the keys with "optim" in their names. An option of a model
-part or task that is None stays at that part's own default; its docstring says more.
+`fixed-head keys optim` lists the keys with "optim" in their names. An option of a model part or
+task that is None stays at that part's own default; its docstring says more.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
@@ -206,6 +207,11 @@ def override(config: ConfigDict, overrides: dict) -> ConfigDict:
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(values)
     return config.lock()
+
+
+def from_record(record: Mapping[str, Any]) -> ConfigDict:
+    """Returns the config of a run by its `config.json`; keys that it lacks have their defaults."""
+    return override(get_config(), {key: value for key, value in record.items() if key in KEYS})
 
 
 def keys_that_fix(*what: str) -> tuple[str, ...]:
