@@ -12,8 +12,8 @@ FILES = sorted([*ROOT.glob("main.py"), *ROOT.glob(PACKAGE + "/**/*.py")])
 # Prefix of an import -> where in the package it may stand beside main.py: files, or
 # folders (ending in "/").
 ALLOWED = {
-    "absl.flags": ("settings/config_flag.py",),
-    "ml_collections": ("settings/config_flag.py", "training/", "configs/"),
+    "absl.flags": ("settings/config_flag.py", "commands/"),
+    "ml_collections": ("settings/config_flag.py", "training/", "configs/", "commands/"),
     "flax.linen": ("layers/", "backbones/", "heads/", "model.py"),
     "tensorflow_datasets": ("data/",),
     "cv2": ("data/", "display/"),

@@ -40,7 +40,7 @@ def define(
     return config_flags.DEFINE_config_file(
         "config",
         None,
-        "An experiment's name or file, NAME or NAME:VARIANT; --config.KEY=VALUE sets its keys.",
+        "NAME[:VARIANT] of an experiment, or a file; --config.KEY=VALUE sets its keys",
         values,
         sys_argv=argv,
     )
@@ -62,9 +62,8 @@ def parse(
     Raises:
         ValueError: on a misspelt flag, file, key or variant, or a value that cannot be read.
     """
-    given = (re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in argv)
     argv = _with_file(argv)
-    schema.check_names(keys, [key.group(1) for key in given if key])
+    schema.check_names(keys, given_keys(argv))
     try:
         return values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
@@ -73,6 +72,12 @@ def parse(
         lines = [line for line in str(error.args[0] if error.args else error).split("\n") if line]
         message = ". ".join(lines) if isinstance(error, KeyError) else lines[-1].strip()
         raise ValueError(re.sub(r"^\w+Error: ", "", message)) from error
+
+
+def given_keys(arguments: Sequence[str]) -> list[str]:
+    """Returns the config keys that a command line sets."""
+    given = (re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in arguments)
+    return [key.group(1) for key in given if key]
 
 
 def load(arguments: Sequence[str], keys: Mapping[str, schema.Key]) -> ConfigDict:

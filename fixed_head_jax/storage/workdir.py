@@ -101,6 +101,22 @@ def holds_work(workdir: Path) -> bool:
     )
 
 
+def find_runs(workdir: str | Path) -> list[Path]:
+    """Returns the folders of trained runs: `workdir`, or those of stages, rows, trials in it.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    path = local_folder(workdir)
+    if (path / "checkpoints").is_dir():
+        return [path]
+    found = sorted(folder.parent for folder in path.rglob("checkpoints") if folder.is_dir())
+    if not found:
+        read_config(path)
+        raise ValueError(f"workdir {str(workdir)!r} has no checkpoint yet; train first")
+    return found
+
+
 def read_config(workdir: str | Path) -> dict[str, Any]:
     """Reads the config of the run in `workdir`; raises ValueError if there is none."""
     path = Path(workdir) / RECORD

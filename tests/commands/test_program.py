@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-import main
+from fixed_head_jax import commands
+from fixed_head_jax.commands import arguments, modes
 from fixed_head_jax.data.records import BadRecordError
 from fixed_head_jax.evaluators.predictions import PredictionsError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = (
     "--config.total_steps=40", "--config.log_every_steps=7", "--config.eval_every_epochs=0",
     "--config.checkpoint_every_steps=5", "--config.batch_size=16", "--config.ema_decay=0.9",
@@ -48,10 +49,10 @@ def environment():
 def run(tmp_path_factory):
     """`(workdir, *arguments) -> (code, output, errors)` of the command, in a process of its own.
 
-    The process is forked from one that has imported main.py, which takes seconds, and nothing else.
+    The process is forked from one that has imported the modes, which takes seconds.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["main"])
+    context.set_forkserver_preload(["fixed_head_jax.commands.modes"])
     folder = tmp_path_factory.mktemp("outputs")
 
     def run(*arguments, **options):
@@ -72,7 +73,7 @@ def be_command(argv, environment, outputs):
     sys.argv = argv
     for descriptor, path in enumerate(outputs, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    main.run()
+    commands.run(program="main.py")
 
 
 @pytest.mark.parametrize(
@@ -87,9 +88,9 @@ def test_what_ends_training_is_one_line_and_a_code(monkeypatch, capsys, error, c
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(main.app, "run", fail)
+    monkeypatch.setattr(modes.experiments, "train", fail)
     with pytest.raises(SystemExit) as stopped:
-        main.run()
+        commands.run(["train", "digits", "--workdir=none"], "main.py")
     assert stopped.value.code == code
     assert capsys.readouterr().err.splitlines() == [line]
 
@@ -107,17 +108,17 @@ def test_an_interruption_of_the_imports_is_one_line(tmp_path):
 @pytest.mark.parametrize("given", [["--config=configs/digit.py:smoke"], ["-config", "digit"]])
 def test_a_config_that_is_no_file_is_named_with_its_like(given):
     message = r"--config='\S*digit\S*' is no experiment and no Python file .did you mean 'digits'"
-    with pytest.raises(main.BadInput, match=message):
-        main.parse_flags(["main.py", *given, "--config.optim.lr=1"])
+    with pytest.raises(ValueError, match=message):
+        arguments.parse([*given, "--config.optim.lr=1"])
 
 
 def test_no_cluster_is_bad_input(monkeypatch):
     def initialize():
         raise ValueError("coordinator_address should be defined.\nMore.")
 
-    monkeypatch.setattr(main.jax.distributed, "initialize", initialize)
-    with pytest.raises(main.BadInput, match="finds no cluster .coordinator_address should be"):
-        main.join_cluster()
+    monkeypatch.setattr(modes.jax.distributed, "initialize", initialize)
+    with pytest.raises(modes.BadInput, match="finds no cluster .coordinator_address should be"):
+        modes.join_cluster()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_no_cluster_is_bad_input(monkeypatch):
         (["--config.model.head=identiti"], {}, "did you mean 'identity'"),
         (["--config.data_dir=/nonexistent"], {}, "data_dir '/nonexistent'"),
         ([], {"config": "configs/plested_small.py"}, "needs weights to start from, and init_from"),
-        (["--mode=search"], {}, "digits.py:orthogonal has no get_search"),
+        (["--mode=search"], {}, "digits:orthogonal has no get_search"),
         (["--mode=search", "--sweep"], {}, "--mode=search goes without --sweep"),
     ],
     ids=["key", "value", "variant", "head", "data_dir", "no_weights", "no_search", "mode"],

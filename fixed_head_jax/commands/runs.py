@@ -1,0 +1,141 @@
+"""One run: trained or gone on with, and measured again."""
+
+import contextlib
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from fixed_head_jax.configs import common
+from fixed_head_jax.optim.transfer import FROM_SCRATCH
+from fixed_head_jax.storage import workdir
+from fixed_head_jax.storage.checkpoint import last_step
+from fixed_head_jax.storage.files import write_text
+from fixed_head_jax.training import experiment, loop
+
+
+class BadInput(ValueError):
+    """The user's mistake, in one line."""
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Makes what the checks inside it raise the user's mistake."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise BadInput(error) from error
+
+
+def train(
+    config: ConfigDict, folder: str | Path, stop_requested: Callable[[], bool] = lambda: False
+) -> dict[str, float]:
+    """Trains a config in a folder, or goes on with the run that is there; says where things are.
+
+    Args:
+        config: of `load_config`; every key of `configs/common.py`.
+        folder: the workdir; see README for what it holds afterwards.
+        stop_requested: asked after every dispatch; once true, the run saves and raises
+            `loop.Stopped`.
+
+    Returns:
+        The metrics of the last evaluation, `params` and `fixed`, as in result.json.
+
+    Raises:
+        ValueError: on a wrong config, or a folder that holds another run, before anything is
+            compiled.
+        NonFiniteLossError: if training diverges.
+    """
+    run = _build(config, folder)
+    if run.groups and jax.process_index() == 0:
+        print(run.groups)
+        write_text(Path(folder) / "groups.md", run.groups)
+    result = loop.train(run, folder, stop_requested)
+    if jax.process_index() == 0:
+        split, metric = run.eval_data.source.split, config.best_metric
+        print(
+            f"\n{split} {metric} {result[f'eval/{metric}']:.2f} % on {result['eval/examples']:,.0f}"
+        )
+        print(f"trained parameters {result['params']:,}, stored fixed {result['fixed']:,}")
+        for name in ("result.json", "metrics.jsonl", "tensorboard", "checkpoints"):
+            print(f"{name:14} {Path(folder) / name}")
+    return result
+
+
+def evaluate(
+    folder: str | Path, overrides: Mapping[str, Any] | None = None
+) -> dict[int, dict[str, float]]:
+    """Measures the best and the last checkpoint of a run again, by the config kept with it.
+
+    Args:
+        folder: the workdir of the run.
+        overrides: other values of keys that cannot change what a checkpoint gives, such as
+            `{"evaluators": ("knn",), "data.eval_split": "validation"}`.
+
+    Returns:
+        Step -> metrics, as in `evaluation_<step>.json`, which is written.
+
+    Raises:
+        ValueError: if there is no run in the folder, or a value is wrong.
+    """
+    with user_errors():
+        config = common.from_record(workdir.read_config(folder))
+        return evaluate_config(common.override(config, dict(overrides or {})), folder)
+
+
+def evaluate_config(config: ConfigDict, folder: str | Path) -> dict[int, dict[str, float]]:
+    """Measures the kept checkpoints of the run of a config, or the weights it is to start from."""
+    has_weights = config.init_from not in ("", FROM_SCRATCH)
+    with user_errors():
+        is_new = last_step(folder) is None
+        trained = {} if has_weights and is_new else workdir.read_config(folder)
+        run = experiment.build(config, read_weights=has_weights and is_new)
+        if is_new and not run.initial:
+            raise BadInput(f"workdir {str(folder)!r} has no checkpoint yet; train first")
+        _claim(run, folder, common.EVALUATION_MAY_DIFFER, is_kept=True)
+    split = config.data.eval_split
+    is_own = split == trained.get("data.eval_split", split)
+    return loop.evaluate(run, folder, "" if is_own else "_" + urllib.parse.quote(split, safe=""))
+
+
+def evaluate_all(folder: Path, overrides: Mapping[str, Any]) -> None:
+    """Prints every metric of the runs in a folder: one, or those of stages or of a sweep."""
+    with user_errors():
+        found = workdir.find_runs(folder)
+    for run_folder in found:
+        name = "" if run_folder == folder else run_folder.relative_to(folder).as_posix()
+        print_metrics(name, evaluate(run_folder, overrides))
+
+
+def print_metrics(name: str, results: Mapping[int, Mapping[str, float]]) -> None:
+    """Prints metrics by step, a line each, behind the name of their run."""
+    for step, metrics in results.items():
+        for metric, value in metrics.items():
+            print(f"{name} step {step:,} {metric} {value:.6g}".lstrip())
+
+
+def _build(config, folder):
+    """Checks the config and claims its folder for training, before anything is compiled."""
+    with user_errors():
+        step = last_step(folder)
+        run = experiment.build(config, read_weights=step is None)
+        # What a stage starts from is in its plan: the folder of all stages may move.
+        may_differ = (*common.may_differ(config), *(("init_from",) if step is not None else ()))
+        if step is not None and step > run.total_steps:
+            raise BadInput(
+                f"workdir {str(folder)!r} holds step {step:,} of a run that is to end at step "
+                f"{run.total_steps:,}; raise total_epochs or total_steps"
+            )
+        _claim(run, folder, may_differ, why_not=common.why_not(config))
+    return run
+
+
+def _claim(run, folder, may_differ, **options):
+    """Claims a folder for a run; keys that an older version's record lacks had their defaults."""
+    keys = common.KEYS
+    data = {key: run.record[key] for key in run.record if key not in keys}
+    assumed = {**{name: key.default for name, key in keys.items()}, **data}
+    workdir.claim(folder, run.record, may_differ, assumed=assumed, **options)
