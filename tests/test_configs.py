@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import json
 import math
 
 import jax
@@ -17,6 +18,7 @@ from fixed_head_jax.data.__main__ import main as prepare_data
 from fixed_head_jax.model import get_model
 from fixed_head_jax.optim import transfer
 from fixed_head_jax.settings.config_flag import experiments
+from fixed_head_jax.settings.schema import flatten
 from fixed_head_jax.studies import stages, sweep
 from fixed_head_jax.tasks import NEEDS
 from fixed_head_jax.training import experiment, loop
@@ -48,6 +50,13 @@ def test_config_trains(name, variants, tmp_path):
         result = loop.train(experiment.build(config_here), stage.folder)
         assert result["step"] == 2
         assert math.isfinite(result[f"eval/{config_here.best_metric}"])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_record_gives_the_config_back(name):
+    config = importlib.import_module(f"fixed_head_jax.configs.{name}").get_config()
+    record = json.loads(json.dumps({**flatten(config), "train data": "1,442 images"}))
+    assert common.from_record(record).to_dict() == common.settle(config).to_dict()
 
 
 SWEEPS = [

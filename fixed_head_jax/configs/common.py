@@ -211,7 +211,13 @@ def override(config: ConfigDict, overrides: dict) -> ConfigDict:
 
 def from_record(record: Mapping[str, Any]) -> ConfigDict:
     """Returns the config of a run by its `config.json`; keys that it lacks have their defaults."""
-    return override(get_config(), {key: value for key, value in record.items() if key in KEYS})
+    known = {key: _with_tuples(value) for key, value in record.items() if key in KEYS}
+    return override(get_config(), known)
+
+
+def _with_tuples(value):
+    """Returns a value of a config as it was before it was JSON."""
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def keys_that_fix(*what: str) -> tuple[str, ...]:
