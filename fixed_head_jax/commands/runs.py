@@ -53,16 +53,7 @@ def train(
     if run.groups and jax.process_index() == 0:
         print(run.groups)
         write_text(Path(folder) / "groups.md", run.groups)
-    result = loop.train(run, folder, stop_requested)
-    if jax.process_index() == 0:
-        split, metric = run.eval_data.source.split, config.best_metric
-        print(
-            f"\n{split} {metric} {result[f'eval/{metric}']:.2f} % on {result['eval/examples']:,.0f}"
-        )
-        print(f"trained parameters {result['params']:,}, stored fixed {result['fixed']:,}")
-        for name in ("result.json", "metrics.jsonl", "tensorboard", "checkpoints"):
-            print(f"{name:14} {Path(folder) / name}")
-    return result
+    return loop.train(run, folder, stop_requested)
 
 
 def evaluate(

@@ -51,6 +51,12 @@ KEYS = {
     ),
     "total_epochs": Key(10.0, number("[0, 1e9]"), "length of the run", fixes="length"),
     "total_steps": Key(0, COUNT, "overrides total_epochs when positive", fixes="length"),
+    "stop_after_bad_evals": Key(
+        0,
+        COUNT,
+        "ends the run after so many evaluations without a better best_metric; 0: never",
+        fixes="nothing",
+    ),
     "log_every_steps": Key(
         50, SOME, "training steps that a logged value is the mean of", fixes="nothing"
     ),

@@ -1,6 +1,8 @@
 """How much memory there is."""
 
 import os
+import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,16 @@ _CGROUP_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 )
+
+
+def peaks(device: Any) -> dict[str, float]:
+    """Returns the most GiB that this process has held so far: "host", and "device" where known."""
+    unit = 1 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in bytes
+    host = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+    if device.platform == "cpu":
+        return host
+    held = (device.memory_stats() or {}).get("peak_bytes_in_use")
+    return host if held is None else {**host, "device": held / 2**30}
 
 
 def limit(device: Any) -> int | None:

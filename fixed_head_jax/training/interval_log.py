@@ -41,6 +41,7 @@ class IntervalLog:
         self._current = [(step, values) for step, values in partial]
         self._ended = None
         self._waited, self._timed_steps, self._mark = 0.0, 0, time.perf_counter()
+        self._has_compiled = False
 
     def add(self, last_step: int, metrics: dict[str, jax.Array], waited: float) -> None:
         """Adds the metrics [steps] of one dispatch that ended at `last_step`."""
@@ -82,6 +83,9 @@ class IntervalLog:
             "timing/images_per_second": steps * self._examples_per_step / seconds,
             "timing/data_wait_percent": min(100 * waited / seconds, 100.0),
         }
+        if self._has_compiled and last_step < self._total_steps:
+            timing["timing/seconds_left"] = (self._total_steps - last_step) * seconds / steps
+        self._has_compiled = True
         self._write(last_step, {**means, **timing})
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from fixed_head_jax import optim
-from fixed_head_jax.devices import parallel
+from fixed_head_jax.devices import memory, parallel
 from fixed_head_jax.display.class_grids import draw_class_grids
 from fixed_head_jax.evaluators import EVAL, TRAIN
 from fixed_head_jax.evaluators.clustering import assign_clusters, contingency_matrix
@@ -22,6 +22,7 @@ from fixed_head_jax.storage.files import write_json
 from fixed_head_jax.storage.workdir import RECORD, local_folder
 from fixed_head_jax.training.experiment import Run
 from fixed_head_jax.training.interval_log import IntervalLog, check_evaluation
+from fixed_head_jax.training.screen import describe, size_of, summarize
 from fixed_head_jax.training.step import TrainState
 from fixed_head_jax.training.writer import Writer
 
@@ -108,7 +109,8 @@ def train(run: Run, workdir: str | Path, stop_requested: Callable = lambda: Fals
 
     Returns:
         The last evaluation's metrics, `params` and `fixed` (numbers of trained and of stored fixed
-        values), as written to result.json.
+        values), `step`, `best` (of `config.best_metric`, at any evaluation) and `best_step` (of its
+        checkpoint), as written to result.json.
 
     Raises:
         NonFiniteLossError: with the step; checkpoints are those from before it.
@@ -122,7 +124,28 @@ def train(run: Run, workdir: str | Path, stop_requested: Callable = lambda: Fals
     with contextlib.closing(Checkpoints(folder, f"eval/{run.config.best_metric}")) as checkpoints:
         result = _loop(run, checkpoints, folder, stop_requested)
     write_json(folder / RESULT, result)
+    if jax.process_index() == 0:
+        print(summarize(run, folder, result), flush=True)
     return result
+
+
+class Standing(NamedTuple):
+    """What the evaluations so far have come to; kept with every checkpoint.
+
+    Attributes:
+        metrics: of the last one.
+        best: of `config.best_metric`, the best so far; None before the first.
+        bad_evals: evaluations since then.
+    """
+
+    metrics: dict[str, float]
+    best: float | None = None
+    bad_evals: int = 0
+
+    def after(self, metrics: dict[str, float], value: float) -> "Standing":
+        """Returns the standing after another evaluation, which gave `value` of the best metric."""
+        is_better = self.best is None or value > self.best
+        return Standing(metrics, *((value, 0) if is_better else (self.best, self.bad_evals + 1)))
 
 
 def _start(run: Run, checkpoints: Checkpoints) -> Restored:
@@ -132,30 +155,40 @@ def _start(run: Run, checkpoints: Checkpoints) -> Restored:
     return checkpoints.restore(checkpoints.last_step, jax.eval_shape(run.create_state), run.mesh)
 
 
+def _is_over(run: Run, step: int, standing: Standing) -> bool:
+    patience = run.config.stop_after_bad_evals
+    return step >= run.total_steps or bool(patience) and standing.bad_evals >= patience
+
+
 def _loop(run, checkpoints, workdir, stop_requested):
-    config = run.config
+    config, is_main = run.config, jax.process_index() == 0
     step, state, host = _start(run, checkpoints)
-    metrics = host["metrics"]
-    programs = _compile(run, for_training=step < run.total_steps)
+    standing = Standing(*(host.get(key, default) for key, default in _FRESH.items()))
+    is_over = _is_over(run, step, standing)
+    if is_main:
+        print(describe(run, workdir, step, is_over), flush=True)
+        if not is_over:
+            print("compiling ...", flush=True)
+    programs = _compile(run, for_training=not is_over)
     batches = iter(())
-    if step < run.total_steps:
+    if not is_over:
         (workdir / RESULT).unlink(missing_ok=True)  # of a run that is longer now
         batches = run.train_data.train_batches(
             config.seed, config.batch_size, step, run.total_steps - step, parallel.process_shard()
         )
-    with Writer(workdir, run.total_steps, step, is_main=jax.process_index() == 0) as writer:
-        write = partial(_write, writer, config.batch_size / len(run.train_data.source))
+    with Writer(workdir, run.total_steps, step, is_main=is_main) as writer:
+        write = partial(_write, writer, len(run.train_data.source), config.batch_size)
         log = IntervalLog(
             config.log_every_steps, run.total_steps, write, config.batch_size, host["partial"]
         )
 
         def save(metrics_here):
             log.flush()
-            host = {"partial": log.partial(), "metrics": metrics}
+            host = {"partial": log.partial(), **standing._asdict()}
             checkpoints.save(step, state, host, metrics_here)
 
         previous = None
-        while step < run.total_steps:
+        while not is_over:
             start = time.perf_counter()
             size = _dispatch_size(config, step, run)
             batch = _stack([next(batches) for _ in range(size)])
@@ -171,27 +204,57 @@ def _loop(run, checkpoints, workdir, stop_requested):
             if step in run.eval_steps:
                 log.flush()
                 start = time.perf_counter()
-                evaluate = run.final_evaluate if step == run.total_steps else run.evaluate
-                metrics = evaluate(_models(state), programs.eval_arrays)
-                check_evaluation(step, metrics)
-                write(step, metrics)
-                state = _observe(config, state, metrics)
-                save(metrics)
+                standing = _evaluate(run, programs, step, state, standing)
+                is_over = _is_over(run, step, standing)
+                seconds = time.perf_counter() - start
+                write(step, {**standing.metrics, **_resources(run, seconds)})
+                state = _observe(config, state, standing.metrics)
+                save(standing.metrics)
                 log.exclude(time.perf_counter() - start)
             elif config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0:
                 save(None)
-            if step < run.total_steps and parallel.any_process(stop_requested()):
+            if not is_over and parallel.any_process(stop_requested()):
                 save(None)
                 raise Stopped(f"stopped at step {step:,} of {run.total_steps:,}; state saved")
     _save_predictions(run, workdir / PREDICTIONS_FILE, programs, state)
     _draw_classes(run, workdir / "classes", programs, state)
     fixed = state.model_state.get("fixed", {})
-    counts = {"params": _size(state.params, run.is_trained), "fixed": _size(fixed)}
-    return {**metrics, **counts, "step": step}
+    counts = {"params": size_of(state.params, run.is_trained), "fixed": size_of(fixed)}
+    best = {"best_step": checkpoints.best_step, "best": standing.best}
+    return {**standing.metrics, **counts, **best, "step": step}
 
 
-def _write(writer, epochs_per_step, step, values):
-    writer.write(step, {"epoch": round(step * epochs_per_step, 4), **values})
+_FRESH = {"metrics": {}, **Standing._field_defaults}
+
+
+def _evaluate(run, programs, step, state, standing):
+    """Returns the standing after the evaluation of a step, with all that is for the last one."""
+    metric = f"eval/{run.config.best_metric}"
+
+    def evaluate(evaluate_run):
+        metrics = evaluate_run(_models(state), programs.eval_arrays)
+        check_evaluation(step, metrics)
+        return standing.after(metrics, metrics[metric])
+
+    if step == run.total_steps:
+        return evaluate(run.final_evaluate)
+    after = evaluate(run.evaluate)
+    stops_early = _is_over(run, step, after) and run.final_evaluate is not run.evaluate
+    return evaluate(run.final_evaluate) if stops_early else after
+
+
+def _resources(run, seconds):
+    """Returns what a run has needed so far, as metrics."""
+    peaks = memory.peaks(run.mesh.devices.flat[0])
+    values = {"timing/evaluation_seconds": seconds}
+    return values | {f"timing/{name}_peak_gib": peak for name, peak in peaks.items()}
+
+
+def _write(writer, num_examples, batch_size, step, values):
+    values = {"epoch": round(step * batch_size / num_examples, 4), **values}
+    if "timing/images_per_second" in values:
+        values["timing/seconds_per_epoch"] = num_examples / values["timing/images_per_second"]
+    writer.write(step, values)
 
 
 def _observe(config, state, metrics):
@@ -213,14 +276,6 @@ def _dispatch_size(config, step, run):
 
 def _stack(batches):
     return {key: np.stack([batch[key] for batch in batches]) for key in batches[0]}
-
-
-def _size(tree, counted=None) -> int:
-    """Returns how many values a tree holds, or those leaves of it that a tree of booleans names."""
-    sizes = jax.tree.map(lambda leaf: leaf.size, tree)
-    if counted is not None:
-        sizes = jax.tree.map(lambda size, counts: size if counts else 0, sizes, counted)
-    return sum(jax.tree.leaves(sizes))
 
 
 def evaluate(run: Run, workdir: str | Path, mark: str = "") -> dict[int, dict[str, float]]:

@@ -12,25 +12,13 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from fixed_head_jax.storage.files import finite_or_none, write_text
+from fixed_head_jax.training.screen import format_lines, format_number
 
 METRICS_FILE = "metrics.jsonl"
 # The bar shows these, whatever they are prefixed with (train/loss).
 POSTFIX_KEYS = ("loss", "accuracy", "images_per_second")
 # No two runs share these: kept out of metrics.jsonl, which a repeated run writes the same.
 TIMING_PREFIX = "timing/"
-_SHOWN = 12  # values on a console line
-
-
-def format_line(step: int, total_steps: int, values: Mapping[str, float]) -> str:
-    """Formats one console line, e.g. `step 1,200/64,000 epoch 3.1 train/loss 1.234`."""
-    parts = [f"step {step:,}/{total_steps:,}"]
-    if "epoch" in values:
-        parts.append(f"epoch {values['epoch']:.1f}")
-    shown = [f"{key} {_format(value)}" for key, value in values.items() if key != "epoch"]
-    parts += shown[:_SHOWN]
-    if len(shown) > _SHOWN:
-        parts.append(f"and {len(shown) - _SHOWN} more in {METRICS_FILE}")
-    return " ".join(parts)
 
 
 class Writer:
@@ -96,13 +84,13 @@ class Writer:
         for key, value in shown.items():
             if math.isfinite(value):
                 self._events.add_scalar(key, value, step)
-        line = format_line(step, self._total_steps, shown)
+        text = "\n".join(format_lines(step, self._total_steps, shown))
         if self._bar is None:
-            print(line, flush=True)
+            print(text, flush=True)
         else:
-            self._bar.write(line)
+            self._bar.write(text)
             postfix = {
-                key: _format(value)
+                key: format_number(value)
                 for key, value in shown.items()
                 if key.rsplit("/", 1)[-1] in POSTFIX_KEYS
             }
@@ -129,14 +117,6 @@ def _dump(step: int, values: Mapping[str, float]) -> str:
     epoch = {"epoch": values["epoch"]} if "epoch" in values else {}
     row = {"step": step} | epoch | dict(values)
     return json.dumps({key: finite_or_none(v) for key, v in row.items()}, allow_nan=False)
-
-
-def _format(value: float) -> str:
-    if not math.isfinite(value):
-        return str(value)
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
 
 
 def _finished_lines(path: Path) -> list[str]:

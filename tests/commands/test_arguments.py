@@ -24,7 +24,8 @@ def test_forms_of_one_command(arguments):
 
 
 def test_a_workdir_alone_and_values_of_its_own_config():
-    line = parse(["evaluate", "runs/x", "--config.evaluators=('knn',)", "--noconfig.save_predictions"])
+    values = ["--config.evaluators=('knn',)", "--noconfig.save_predictions"]
+    line = parse(["evaluate", "runs/x", *values])
     assert (line.mode, line.flags.workdir, line.config_file) == ("evaluate", "runs/x", "")
     assert line.overrides == {"evaluators": ("knn",), "save_predictions": False}
 

@@ -256,6 +256,22 @@ def test_a_run_that_is_made_longer_ends_as_one_of_that_length(make_config, tmp_p
     assert "\n" not in str(error.value)
 
 
+def test_a_run_that_no_longer_improves_ends_and_goes_on_with_more_patience(make_config, tmp_path):
+    options = {"eval_every_epochs": 8 / 1442, "optim.lr": 0.0, "optim.schedule": "cosine"}
+    config = make_config(stop_after_bad_evals=2, final_evaluators=("feature_norms",), **options)
+    config.optim.weight_decay = 0.0  # nothing moves but the statistics of batch norm
+    config.model.frozen_backbone = True
+    stopped = loop.train(experiment.build(config), tmp_path / "parts")
+    assert (stopped["step"], stopped["best_step"]) == (3, 1)
+    assert "eval/feature_norm_correct" in stopped  # measured as at the end
+    assert stopped["best"] == stopped["eval/accuracy"]
+    assert loop.train(experiment.build(config), tmp_path / "parts") == stopped
+    config.stop_after_bad_evals = 0
+    resumed = loop.train(experiment.build(config), tmp_path / "parts")
+    assert resumed["step"] == 7
+    assert resumed == loop.train(experiment.build(config), tmp_path / "whole")
+
+
 @pytest.mark.slow
 def test_nonfinite_loss_stops_with_its_step_and_keeps_what_was_saved(make_config, tmp_path):
     config = make_config(**{"optim.schedule": "step", "optim.milestones": (1,)})

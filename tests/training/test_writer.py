@@ -6,7 +6,8 @@ import math
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from fixed_head_jax.training.writer import Writer, format_line
+from fixed_head_jax.training.screen import format_lines
+from fixed_head_jax.training.writer import Writer
 
 
 def log_steps(writer, steps):
@@ -90,7 +91,7 @@ def test_non_finite_values_stay_json(tmp_path, capsys):
         writer.write(1, {"a": math.nan, "b": math.inf, "c": 2.0})
     path = tmp_path / "metrics.jsonl"
     assert json.loads(path.read_text()) == {"step": 1, "a": None, "b": None, "c": 2.0}
-    assert capsys.readouterr().out == "step 1/20 a nan b inf c 2\n"
+    assert capsys.readouterr().out == "step 1/20  a nan  b inf  c 2\n"
 
 
 def test_tensorboard_gets_values_timing_and_purge_step(tmp_path):
@@ -103,10 +104,16 @@ def test_tensorboard_gets_values_timing_and_purge_step(tmp_path):
     assert scalars["timing/images_per_second"] == (10, 5.0)
 
 
-def test_console_line():
-    values = {"train/loss": 1.2341, "epoch": 3.07, "images_per_s": 20480.4}
-    line = format_line(1200, 64000, values)
-    assert line == "step 1,200/64,000 epoch 3.1 train/loss 1.234 images_per_s 20,480"
+def test_console_lines():
+    values = {"train/loss": 1.2341, "epoch": 3.07, "eval/top5": 88.0, "timing/seconds_left": 3725.0}
+    values |= {"timing/images_per_second": 20480.4, "timing/data_wait_percent": 2.0}
+    assert format_lines(1200, 64000, values) == [
+        "train 1,200/64,000  epoch 3.1  loss 1.234  20,480 images/s  1:02:05 left",
+        "eval 1,200/64,000  epoch 3.1  top5 88",
+    ]
+    (line,) = format_lines(1, 2, {f"eval/metric_{i}": float(i) for i in range(15)})
+    assert line.endswith("metric_11 11  and 3 more")
+    assert max(map(len, line.splitlines())) <= 110
 
 
 def test_progress_bar_starts_at_the_resumed_step(tmp_path, capsys):
@@ -117,7 +124,7 @@ def test_progress_bar_starts_at_the_resumed_step(tmp_path, capsys):
     captured = capsys.readouterr()
     assert "10/40" in captured.err and "30/40" in captured.err
     assert "images_per_second=5" in captured.err and "loss=0.03333" in captured.err
-    assert "step 30/40 epoch 3.0" in captured.out
+    assert "train 30/40  epoch 3.0" in captured.out
 
 
 def test_no_bar_where_there_is_no_terminal(tmp_path, capsys):

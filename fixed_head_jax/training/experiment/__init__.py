@@ -146,7 +146,7 @@ _OPTION_KEYS = ("backbone_options", "head_options", "pool_options")
 
 def _get_model(config, num_classes, dials, start):
     options = {key: _options(config.model[key]) for key in _OPTION_KEYS}
-    options["backbone_options"]["dtype"] = _dtype(config.dtype)
+    options["backbone_options"]["dtype"] = jnp.dtype(dtype_name(config.dtype)).type
     plain = {key: config.model[key] for key in _MODEL_KEYS}
     channels = config.model.backbone_options.out_channels
     if config.model.head == "identity" and channels and channels > num_classes:
@@ -252,11 +252,12 @@ def _options(config: ConfigDict) -> dict:
     return {key: value for key, value in config.items() if value is not None}
 
 
-def _dtype(name: str):
-    dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-    dtypes["auto"] = dtypes["float32" if jax.default_backend() == "cpu" else "bfloat16"]
-    check_choice("dtype", name, sorted(dtypes))
-    return dtypes[name]
+def dtype_name(name: str) -> str:
+    """Returns what "auto" is on this machine's devices, and any other name itself."""
+    check_choice("dtype", name, ("auto", "bfloat16", "float32"))
+    if name != "auto":
+        return name
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 def _event_steps(every_epochs, starts, total_steps):
