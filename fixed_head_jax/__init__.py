@@ -13,6 +13,9 @@ compiler.mend()  # before JAX starts
 
 __version__ = "0.1.0"
 _HOMES = {
+    "load_config": "configs",
+    "train": "commands.runs",
+    "evaluate": "commands.runs",
     "get_model": "model",
     "get_backbone": "backbones",
     "get_head": "heads",

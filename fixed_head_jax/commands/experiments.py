@@ -1,6 +1,5 @@
 """An experiment: a config with the stages, sweeps and searches that its file lists."""
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from ml_collections import ConfigDict
 
 from fixed_head_jax.commands import runs
 from fixed_head_jax.commands.runs import BadInput, user_errors
+from fixed_head_jax.configs import load_file
 from fixed_head_jax.configs.common import MAY_DIFFER, override
 from fixed_head_jax.evaluators.predictions import PREDICTIONS_FILE
 from fixed_head_jax.settings.schema import flatten
@@ -37,16 +37,13 @@ class Experiment(NamedTuple):
 
 def read(config: ConfigDict, file: str, stop_requested: Callable[[], bool]) -> Experiment:
     """Reads the file of a config, "path.py" or "path.py:variant"."""
-    path, _, variant = file.partition(":")
-    spec = importlib.util.spec_from_file_location("experiment_file", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module, variant = load_file(file)
 
     def listed(function):
         with user_errors():
             return getattr(module, function, lambda variant: None)(variant)
 
-    name = ":".join(filter(None, (Path(path).stem, variant)))
+    name = ":".join(filter(None, (Path(module.__file__).stem, variant)))
     return Experiment(config, name, listed, stop_requested)
 
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from fixed_head_jax.configs import common
 from fixed_head_jax.optim.transfer import FROM_SCRATCH
-from fixed_head_jax.storage import workdir
+from fixed_head_jax.storage import workdir as folders
 from fixed_head_jax.storage.checkpoint import last_step
 from fixed_head_jax.storage.files import write_text
 from fixed_head_jax.training import experiment, loop
@@ -31,13 +31,13 @@ def user_errors() -> Iterator[None]:
 
 
 def train(
-    config: ConfigDict, folder: str | Path, stop_requested: Callable[[], bool] = lambda: False
+    config: ConfigDict, workdir: str | Path, stop_requested: Callable[[], bool] = lambda: False
 ) -> dict[str, float]:
-    """Trains a config in a folder, or goes on with the run that is there; says where things are.
+    """Trains a config, or goes on with the run that is in the workdir; prints as the program does.
 
     Args:
         config: of `load_config`; every key of `configs/common.py`.
-        folder: the workdir; see README for what it holds afterwards.
+        workdir: its folder; see README for what it holds afterwards.
         stop_requested: asked after every dispatch; once true, the run saves and raises
             `loop.Stopped`.
 
@@ -49,20 +49,20 @@ def train(
             compiled.
         NonFiniteLossError: if training diverges.
     """
-    run = _build(config, folder)
+    run = _build(config, Path(workdir))
     if run.groups and jax.process_index() == 0:
         print(run.groups)
-        write_text(Path(folder) / "groups.md", run.groups)
-    return loop.train(run, folder, stop_requested)
+        write_text(Path(workdir) / "groups.md", run.groups)
+    return loop.train(run, workdir, stop_requested)
 
 
 def evaluate(
-    folder: str | Path, overrides: Mapping[str, Any] | None = None
+    workdir: str | Path, overrides: Mapping[str, Any] | None = None
 ) -> dict[int, dict[str, float]]:
     """Measures the best and the last checkpoint of a run again, by the config kept with it.
 
     Args:
-        folder: the workdir of the run.
+        workdir: of the run.
         overrides: other values of keys that cannot change what a checkpoint gives, such as
             `{"evaluators": ("knn",), "data.eval_split": "validation"}`.
 
@@ -73,8 +73,9 @@ def evaluate(
         ValueError: if there is no run in the folder, or a value is wrong.
     """
     with user_errors():
-        config = common.from_record(workdir.read_config(folder))
-        return evaluate_config(common.override(config, dict(overrides or {})), folder)
+        config = common.from_record(folders.read_config(workdir))
+        config = common.override(config, dict(overrides or {}))
+    return evaluate_config(config, workdir)
 
 
 def evaluate_config(config: ConfigDict, folder: str | Path) -> dict[int, dict[str, float]]:
@@ -82,7 +83,7 @@ def evaluate_config(config: ConfigDict, folder: str | Path) -> dict[int, dict[st
     has_weights = config.init_from not in ("", FROM_SCRATCH)
     with user_errors():
         is_new = last_step(folder) is None
-        trained = {} if has_weights and is_new else workdir.read_config(folder)
+        trained = {} if has_weights and is_new else folders.read_config(folder)
         run = experiment.build(config, read_weights=has_weights and is_new)
         if is_new and not run.initial:
             raise BadInput(f"workdir {str(folder)!r} has no checkpoint yet; train first")
@@ -95,7 +96,7 @@ def evaluate_config(config: ConfigDict, folder: str | Path) -> dict[int, dict[st
 def evaluate_all(folder: Path, overrides: Mapping[str, Any]) -> None:
     """Prints every metric of the runs in a folder: one, or those of stages or of a sweep."""
     with user_errors():
-        found = workdir.find_runs(folder)
+        found = folders.find_runs(folder)
     for run_folder in found:
         name = "" if run_folder == folder else run_folder.relative_to(folder).as_posix()
         print_metrics(name, evaluate(run_folder, overrides))
@@ -129,4 +130,4 @@ def _claim(run, folder, may_differ, **options):
     keys = common.KEYS
     data = {key: run.record[key] for key in run.record if key not in keys}
     assumed = {**{name: key.default for name, key in keys.items()}, **data}
-    workdir.claim(folder, run.record, may_differ, assumed=assumed, **options)
+    folders.claim(folder, run.record, may_differ, assumed=assumed, **options)
