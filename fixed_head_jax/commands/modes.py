@@ -17,6 +17,7 @@ from fixed_head_jax.commands import (
 from fixed_head_jax.commands.arguments import CommandLine
 from fixed_head_jax.commands.runs import BadInput, user_errors
 from fixed_head_jax.data.records import BadRecordError
+from fixed_head_jax.devices import compiler
 from fixed_head_jax.evaluators.predictions import PredictionsError
 from fixed_head_jax.storage import workdir
 from fixed_head_jax.storage.checkpoint import DamagedCheckpointError, UnsavedCheckpointError
@@ -48,6 +49,7 @@ def run_mode(line: CommandLine) -> tuple[int, object]:
 
 def _run_mode(line):
     flags = line.flags
+    compiler.keep_compiled()
     if flags.distributed:
         join_cluster()
     stop = threading.Event()

@@ -1,4 +1,5 @@
-"""Wrong numbers of the compiler under JAX: kept out where known, looked for everywhere.
+"""The compiler under JAX: its wrong numbers, kept out where known and looked for everywhere, and
+what it has compiled, kept for the next process.
 
 On the CPU some versions of jaxlib hand reductions to YNNPACK, which adds up some of them wrongly
 without a word and crashes on others (jax-ml/jax#39103, #39257, #40412; openxla/xla#48714). Measured
@@ -8,11 +9,14 @@ these bounds alone; any later version is left to the check.
 """
 
 import functools
+import hashlib
 import importlib.metadata
 import os
+import platform
 import re
 import sys
 import warnings
+from pathlib import Path
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 MENDED = f"{FLAG}=-reduce"
@@ -49,6 +53,20 @@ def mend() -> None:
         )
 
 
+def keep_compiled() -> None:
+    """Keeps compiled programs in the user's cache, unless JAX was told a place or not to.
+
+    In a folder for each kind of processor: the code is for the instructions that it has.
+    """
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir:
+        return
+    kind = hashlib.sha256(_processor().encode()).hexdigest()[:12]
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(caches / "fixed_head_jax" / kind))
+
+
 @functools.cache
 def check() -> None:
     """Compares a reduction that goes wrong in every faulty version with its exact value, once.
@@ -78,3 +96,11 @@ def _quadratic_form(values):
     import jax.numpy as jnp
 
     return jax.jit(lambda values: jnp.sum((values @ jnp.ones((2, 2))) * values, axis=1))(values)
+
+
+def _processor():
+    """Says what instructions this machine's processor has."""
+    cpu_info = Path("/proc/cpuinfo")  # of Linux
+    text = cpu_info.read_text() if cpu_info.exists() else ""
+    instructions = re.search(r"^(?:flags|Features)\s*:.*$", text, re.MULTILINE)
+    return f"{platform.machine()} {instructions[0] if instructions else platform.processor()}"

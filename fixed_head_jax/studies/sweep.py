@@ -18,6 +18,7 @@ from fixed_head_jax.evaluators.predictions import (
 )
 from fixed_head_jax.storage.files import finite_or_none, write_json, write_text
 from fixed_head_jax.studies.report import DEFAULT_METRIC, sweep_rows, sweep_table
+from fixed_head_jax.studies.time_left import TimeLeft
 from fixed_head_jax.training.interval_log import NonFiniteLossError
 
 RESULT_FILE = "result.json"
@@ -72,13 +73,15 @@ def run_sweep(
         rows = rows[row_index : row_index + 1]
     total, count = len(sweep["seeds"]) * len(rows), 0
     say = partial(print, flush=True) if is_main else lambda text: None
+    left = TimeLeft(total)
     for seed in sweep["seeds"]:
         for row in rows:
             run_dir, count = workdir / row["name"] / f"seed{seed}", count + 1
             result, note = _read_result(run_dir), "finished before"
             if result is None or not _is_whole(run_dir, result, needed):
-                say(f"sweep run {count}/{total}: {run_dir}")
-                result, note = _finish(row, seed, run_row, workdir, is_main), "done"
+                say(f"\nsweep run {count}/{total}: {row['name']}, seed {seed}, in {run_dir}")
+                result = _finish(row, seed, run_row, workdir, is_main)
+                note = left.after(count)
             if result is None:
                 left_out = "left out, its members are not finished or diverged"
                 say(f"sweep run {count}/{total}: {left_out}")

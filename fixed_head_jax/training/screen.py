@@ -1,6 +1,5 @@
 """What a run says on the screen: what runs where, how far it is, and what came of it."""
 
-import datetime
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import jax
 from jaxtyping import PyTree
 
 from fixed_head_jax.devices import memory
+from fixed_head_jax.display.numbers import format_number, format_seconds
 from fixed_head_jax.training.experiment import Run, dtype_name
 
 _SHOWN = 12  # values on a line
@@ -131,20 +131,6 @@ def size_of(tree: PyTree, counted: PyTree = None) -> int:
     if counted is not None:
         sizes = jax.tree.map(lambda size, counts: size if counts else 0, sizes, counted)
     return sum(jax.tree.leaves(sizes))
-
-
-def format_number(value: float) -> str:
-    """Formats a number for reading: four digits, or all of its whole part."""
-    if not math.isfinite(value):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def format_seconds(seconds: float) -> str:
-    """Formats a duration: "0:01:05", or "0.42 s" below ten seconds."""
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    return str(datetime.timedelta(seconds=round(seconds)))
 
 
 def _fill(parts, separator, indent, first=""):

@@ -11,8 +11,9 @@ from typing import Any, SupportsFloat
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from fixed_head_jax.display.numbers import format_number
 from fixed_head_jax.storage.files import finite_or_none, write_text
-from fixed_head_jax.training.screen import format_lines, format_number
+from fixed_head_jax.training.screen import format_lines
 
 METRICS_FILE = "metrics.jsonl"
 # The bar shows these, whatever they are prefixed with (train/loss).

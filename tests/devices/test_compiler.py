@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -114,3 +115,17 @@ def test_the_check_refuses_one_wrong_sum(monkeypatch):
     monkeypatch.setattr(compiler, "_quadratic_form", wrong)
     with pytest.raises(ValueError, match="adds up wrongly"):
         compiler.check.__wrapped__()
+
+
+def test_compiled_programs_are_kept_unless_the_user_says_where(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        compiler.keep_compiled()
+        assert jax.config.jax_compilation_cache_dir == before  # what conftest.py says
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+        jax.config.update("jax_compilation_cache_dir", None)
+        compiler.keep_compiled()
+        assert jax.config.jax_compilation_cache_dir.startswith(str(tmp_path / "fixed_head_jax"))
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

@@ -115,7 +115,7 @@ def test_a_row_that_diverges_stands_in_the_table_and_the_others_run(tmp_path, ca
     assert results[1]["diverged"] == "loss is nan at step 7"
     printed = capsys.readouterr().out
     assert "identity seed 1 diverged: loss is nan at step 7; remove" in printed
-    assert "linear seed 2 accuracy is not finite (done)" in printed
+    assert "linear seed 2 accuracy is not finite (done, about" in printed
     assert "sweep run 3/6: left out, its members are not finished or diverged" in printed
     table = (tmp_path / "sweep.md").read_text().splitlines()
     assert "97.50 (n=1, 1 null)" in table[2] and "1 diverged, 1 null" in table[3]

@@ -19,6 +19,7 @@ from fixed_head_jax.studies.search.study import (
     trial_folder,
 )
 from fixed_head_jax.studies.search.summary import PROBES, difference, search_report, write_summary
+from fixed_head_jax.studies.time_left import TimeLeft
 from fixed_head_jax.training.interval_log import NonFiniteLossError
 
 KEYS = ("space", "overrides", "splits", "probes", "starts")
@@ -75,7 +76,8 @@ def run_search(
             for start in starts:
                 study.enqueue_trial(start, skip_if_exists=True)
             study.set_user_attr("starts", starts)
-    while _run_next(search, run_trial, study, workdir, budget, seed):
+    left = TimeLeft(budget)
+    while _run_next(search, run_trial, study, workdir, budget, seed, left):
         pass
     with lock(workdir / LOCK):
         summary = write_summary(search, study, workdir)
@@ -161,7 +163,7 @@ def _accuracy(metrics, folder):
     return float(accuracy)
 
 
-def _run_next(search, run_trial, study, workdir, budget, seed):
+def _run_next(search, run_trial, study, workdir, budget, seed, left):
     """Runs a trial, or goes on with one; returns False where this process has no more to do."""
     with contextlib.ExitStack() as held:
         trial = claim(search["space"], study, workdir, budget, seed, held)
@@ -188,5 +190,5 @@ def _run_next(search, run_trial, study, workdir, budget, seed):
     result = f"diverged: {reason}" if reason else f"accuracy {_accuracy(metrics, folder):.2f} %"
     best = summary["best"]
     so_far = f" (best {best['accuracy']:.2f} %, trial {best['number']})" if best else ""
-    print(f"{title}: {result}{so_far}", flush=True)
+    print(f"{title}: {result}{so_far} ({left.after(trial.number + 1)})", flush=True)
     return True

@@ -1,0 +1,18 @@
+"""Numbers as people read them."""
+
+import datetime
+import math
+
+
+def format_number(value: float) -> str:
+    """Formats a number: four digits, or all of its whole part."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Formats a duration: "0:01:05", or "0.42 s" below ten seconds."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    return str(datetime.timedelta(seconds=round(seconds)))
