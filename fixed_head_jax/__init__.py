@@ -16,6 +16,7 @@ _HOMES = {
     "load_config": "configs",
     "train": "commands.runs",
     "evaluate": "commands.runs",
+    "load": "inference",
     "get_model": "model",
     "get_backbone": "backbones",
     "get_head": "heads",

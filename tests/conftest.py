@@ -44,7 +44,12 @@ def tiny_backbone():
     """A ResNet-8, "tiny": everything the loop meets, compiled in seconds."""
     from fixed_head_jax.backbones import BACKBONES
     from fixed_head_jax.backbones.cifar_resnet import CifarResNet
+    from fixed_head_jax.configs.common import KEYS
+    from fixed_head_jax.settings.kinds import choice
 
+    known = KEYS["model.backbone"]
     BACKBONES["tiny"] = partial(CifarResNet, 1)
+    KEYS["model.backbone"] = known._replace(kind=choice(*BACKBONES))
     yield
     del BACKBONES["tiny"]
+    KEYS["model.backbone"] = known

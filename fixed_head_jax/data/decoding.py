@@ -9,14 +9,15 @@ reads the first; TIFF files it turns upright.
 import io
 import zlib
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
-from PIL import Image, TiffImagePlugin
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
+UPRIGHT = 1  # the EXIF orientation of an image that is stored as it is to be seen
 cv2.setNumThreads(0)  # images are read side by side already
 
 _SPACES = {1: ("GRAY", cv2.IMREAD_GRAYSCALE, "L"), 3: ("RGB", cv2.IMREAD_COLOR_RGB, "RGB")}
@@ -70,6 +71,54 @@ def decode(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
             return to_pixels(image, channels)
     except Exception as error:  # Pillow's decoders raise many types
         raise ValueError(str(error) or type(error).__name__) from error
+
+
+def decode_upright(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
+    """Decodes an image file, see `decode`, and turns it as its EXIF tags say it is to be seen."""
+    pixels = decode(encoded, channels)
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            turn = orientation(image)
+    except Exception:  # `decode` reads what Pillow cannot open; such a file has no tags
+        turn = UPRIGHT
+    return pixels if turn == UPRIGHT else upright(pixels, turn)
+
+
+def orientation(image: Image.Image) -> int:
+    """Returns how an opened image is yet to be turned: the EXIF tag, 1 for not at all."""
+    if image.format == "TIFF":  # is turned as it is loaded; Pillow 10.0 keeps the tag
+        return UPRIGHT
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # tags that cannot be read turn nothing
+        return UPRIGHT
+    return found if found in range(UPRIGHT, 9) else UPRIGHT
+
+
+def upright(pixels: UInt8[np.ndarray, "h w c"], turn: int) -> UInt8[np.ndarray, "h2 w2 c"]:
+    """Turns pixels as an `orientation` says."""
+    plain = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    plain.getexif()[ExifTags.Base.Orientation] = turn
+    turned = np.asarray(ImageOps.exif_transpose(plain))
+    return turned.reshape(*turned.shape[:2], pixels.shape[2])
+
+
+def as_pixels(image: Any, channels: int) -> UInt8[np.ndarray, "h w c"]:
+    """Returns the pixels of an image of Pillow, upright, or of an array [h, w] or [h, w, c].
+
+    Raises:
+        ValueError: if an array is not of 8 bits, or of other channels than these or grey.
+    """
+    if isinstance(image, Image.Image):
+        return upright(to_pixels(image, channels), orientation(image))
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        raise ValueError(
+            f"images must be uint8 [height, width, channels], got {image.dtype} of shape "
+            f"{image.shape}"
+        )
+    image = image.reshape(*image.shape[:2], -1)
+    return np.repeat(image, channels, axis=2) if image.shape[2] == 1 else image
 
 
 def to_pixels(image: Image.Image, channels: int) -> UInt8[np.ndarray, "h w c"]:

@@ -14,6 +14,8 @@ from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from fixed_head_jax.devices.parallel import state_shardings
+from fixed_head_jax.settings.lookup import check_choice
+from fixed_head_jax.storage.workdir import read_config
 
 
 class DamagedCheckpointError(ValueError):
@@ -45,10 +47,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | Path, best_metric: str):
-        def best(metrics):
-            return metrics[best_metric] if metrics else -math.inf
-
-        policies = checkpoint_managers
+        policies, best = checkpoint_managers, _best(best_metric)
         keep = [
             policies.LatestN(1),
             policies.BestN(get_metric_fn=best, n=1, keep_checkpoints_without_metrics=False),
@@ -59,7 +58,7 @@ class Checkpoints:
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
         )
-        self._folder = _folder(workdir)
+        self._folder, self._best_metric = _folder(workdir), best_metric
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     @property
@@ -73,6 +72,12 @@ class Checkpoints:
         self._manager.wait_until_finished()  # metrics are read from the finished folder
         step = self._manager.best_step()
         return step if step is not None and self._manager.metrics(step) else None
+
+    @property
+    def best_value(self) -> float | None:
+        """Value of the best metric there, or None."""
+        step = self.best_step
+        return None if step is None else self._manager.metrics(step)[self._best_metric]
 
     def save(self, step: int, state: Any, host: dict, metrics: dict | None) -> None:
         """Starts saving `state` (device arrays) and `host` (JSON) for `step`; returns at once.
@@ -139,8 +144,12 @@ def last_step(workdir: str | Path) -> int | None:
     return max(steps, default=None)
 
 
-def read_variables(workdir: str | Path) -> dict[str, Any]:
-    """Reads the variables of the last checkpoint in `workdir`, whatever model they are of.
+def read_variables(workdir: str | Path, which: str = "last") -> dict[str, Any]:
+    """Reads the variables of a checkpoint in `workdir`, whatever model they are of.
+
+    Args:
+        workdir: of a run.
+        which: "last", or "best" by the run's own `best_metric`.
 
     Returns:
         {"params", "batch_stats"?, "fixed"?} as numpy arrays; averages where the run kept them.
@@ -148,18 +157,26 @@ def read_variables(workdir: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: if there is no checkpoint, or it is damaged (`DamagedCheckpointError`).
     """
+    check_choice("checkpoint", which, ("last", "best"))
     if last_step(workdir) is None:
         raise ValueError(f"{str(workdir)!r} holds no checkpoint; name a run's workdir or a file")
     path = _folder(workdir)
     handlers = {"state": ocp.StandardCheckpointHandler(), "host": ocp.JsonCheckpointHandler()}
-    with ocp.CheckpointManager(path, item_handlers=handlers) as manager:
-        step = manager.latest_step()
+    best = _best(f"eval/{read_config(workdir)['best_metric']}") if which == "best" else None
+    options = ocp.CheckpointManagerOptions(best_fn=best)
+    with ocp.CheckpointManager(path, item_handlers=handlers, options=options) as manager:
+        step = manager.latest_step() if which == "last" else manager.best_step()
         with _damage(path, step):
             saved = manager.item_metadata(step)["state"]
             target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
             items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
             state = manager.restore(step, args=items)["state"]
             return {"params": state["params"], **state["model_state"], **state["ema"]}
+
+
+def _best(metric):
+    """Returns what ranks the metrics of a checkpoint; one without an evaluation comes last."""
+    return lambda metrics: metrics[metric] if metrics else -math.inf
 
 
 def _folder(workdir):

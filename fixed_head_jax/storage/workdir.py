@@ -12,7 +12,7 @@ from typing import Any
 from fixed_head_jax.storage.files import write_json
 
 RECORD = "config.json"
-
+MODEL = "model.json"  # what the model takes and tells apart: all that the config does not say
 
 _WORK = ("checkpoints/[0-9]*", "result.json", "evaluation_*.json", "search.db")
 

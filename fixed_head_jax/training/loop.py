@@ -19,7 +19,7 @@ from fixed_head_jax.evaluators.predictions import PREDICTIONS_FILE, write_predic
 from fixed_head_jax.settings.schema import read
 from fixed_head_jax.storage.checkpoint import Checkpoints, Restored
 from fixed_head_jax.storage.files import write_json
-from fixed_head_jax.storage.workdir import RECORD, local_folder
+from fixed_head_jax.storage.workdir import MODEL, RECORD, local_folder
 from fixed_head_jax.training.experiment import Run
 from fixed_head_jax.training.interval_log import IntervalLog, check_evaluation
 from fixed_head_jax.training.screen import describe, size_of, summarize
@@ -119,8 +119,8 @@ def train(run: Run, workdir: str | Path, stop_requested: Callable = lambda: Fals
         ValueError: if checkpoints in `workdir` could not be read back.
     """
     folder = local_folder(workdir)
-    if jax.process_index() == 0 and not (folder / RECORD).exists():
-        write_json(folder / RECORD, run.record)
+    if jax.process_index() == 0:
+        _write_records(run, folder)
     with contextlib.closing(Checkpoints(folder, f"eval/{run.config.best_metric}")) as checkpoints:
         result = _loop(run, checkpoints, folder, stop_requested)
     write_json(folder / RESULT, result)
@@ -146,6 +146,15 @@ class Standing(NamedTuple):
         """Returns the standing after another evaluation, which gave `value` of the best metric."""
         is_better = self.best is None or value > self.best
         return Standing(metrics, *((value, 0) if is_better else (self.best, self.bad_evals + 1)))
+
+
+def _write_records(run: Run, folder: Path) -> None:
+    """Writes the config, if `workdir.claim` has not, and what the model takes and tells apart."""
+    if not (folder / RECORD).exists():
+        write_json(folder / RECORD, run.record)
+    source = run.train_data.source
+    described = {"image_shape": source.image_shape, "class_names": source.class_names}
+    write_json(folder / MODEL, described)
 
 
 def _start(run: Run, checkpoints: Checkpoints) -> Restored:
@@ -220,7 +229,7 @@ def _loop(run, checkpoints, workdir, stop_requested):
     _draw_classes(run, workdir / "classes", programs, state)
     fixed = state.model_state.get("fixed", {})
     counts = {"params": size_of(state.params, run.is_trained), "fixed": size_of(fixed)}
-    best = {"best_step": checkpoints.best_step, "best": standing.best}
+    best = {"best_step": checkpoints.best_step, "best": checkpoints.best_value}
     return {**standing.metrics, **counts, **best, "step": step}
 
 

@@ -5,9 +5,9 @@ import pytest
 import fixed_head_jax as fhj
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_backbone")
 def test_the_example_of_the_readme(tmp_path, data_dir):
-    small = {"total_steps": 2, "data_dir": str(data_dir)}
+    small = {"total_steps": 2, "data_dir": str(data_dir), "model.backbone": "tiny"}
     config = fhj.load_config("digits:hadamard,smoke", small)
     result = fhj.train(config, tmp_path / "run")
     ((step, metrics),) = fhj.evaluate(tmp_path / "run").items()

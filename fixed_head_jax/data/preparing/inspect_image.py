@@ -7,11 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 import tqdm
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 
-from fixed_head_jax.data.decoding import decode, is_damaged, to_pixels
+from fixed_head_jax.data.decoding import (
+    UPRIGHT,
+    decode,
+    is_damaged,
+    orientation,
+    to_pixels,
+    upright,
+)
 
-UPRIGHT = 1  # the EXIF orientation of an image that is stored as it is to be seen
 _GREY = ("1", "L", "LA", "La", "I", "F")
 
 
@@ -80,11 +86,9 @@ def convert(encoded: bytes, channels: int) -> bytes:
         channels: of the dataset.
     """
     image, _ = _load(encoded)
-    pixels = to_pixels(image, channels)
-    plain = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    plain.getexif()[ExifTags.Base.Orientation] = _orientation(image)
+    pixels = upright(to_pixels(image, channels), orientation(image))
     target = io.BytesIO()
-    ImageOps.exif_transpose(plain).save(target, "PNG")
+    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(target, "PNG")
     return target.getvalue()
 
 
@@ -122,7 +126,7 @@ def _traits(image: Image.Image, encoded: bytes, channels: int) -> tuple[str, ...
         "alpha": image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info,
         "16-bit": _is_deep(image, encoded),
         "palette": image.mode in ("P", "PA"),
-        "EXIF rotation": _orientation(image) != UPRIGHT,
+        "EXIF rotation": orientation(image) != UPRIGHT,
     }
     return tuple(trait for trait, is_there in found.items() if is_there)
 
@@ -134,17 +138,6 @@ def _is_deep(image: Image.Image, encoded: bytes) -> bool:
     if image.format == "TIFF":
         return max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))) > 8
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
-
-
-def _orientation(image: Image.Image) -> int:
-    """Returns how a loaded image is yet to be turned."""
-    if image.format == "TIFF":  # was turned as it was loaded; Pillow 10.0 keeps the tag
-        return UPRIGHT
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # tags that cannot be read turn nothing
-        return UPRIGHT
-    return orientation if orientation in range(UPRIGHT, 9) else UPRIGHT
 
 
 def _is_same(decoded: np.ndarray, pixels: np.ndarray, image_format: str) -> bool:

@@ -25,7 +25,7 @@ from fixed_head_jax.evaluators import (
 )
 from fixed_head_jax.evaluators.passes import make_collect, make_evaluate, select_probabilities
 from fixed_head_jax.layers.initializers import redraw_orthogonal
-from fixed_head_jax.model import get_model
+from fixed_head_jax.model import Classifier, get_model
 from fixed_head_jax.optim import transfer
 from fixed_head_jax.settings.lookup import check_choice
 from fixed_head_jax.settings.paths import match_kernels
@@ -144,17 +144,22 @@ _MODEL_KEYS = ("backbone", "head", "pool", "relu_before_pool", "dropout", "froze
 _OPTION_KEYS = ("backbone_options", "head_options", "pool_options")
 
 
-def _get_model(config, num_classes, dials, start):
+def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = None) -> Classifier:
+    """Returns the model that a config names, as `get_model` builds it."""
     options = {key: _options(config.model[key]) for key in _OPTION_KEYS}
     options["backbone_options"]["dtype"] = jnp.dtype(dtype_name(config.dtype)).type
     plain = {key: config.model[key] for key in _MODEL_KEYS}
+    return get_model(num_classes, **plain, **options, axis_name=axis_name)
+
+
+def _get_model(config, num_classes, dials, start):
     channels = config.model.backbone_options.out_channels
     if config.model.head == "identity" and channels and channels > num_classes:
         raise ValueError(
             f"model.backbone_options.out_channels={channels} makes a feature for every class, but "
             f"{config.data.name!r} has {num_classes} classes; set it to {num_classes}"
         )
-    model = get_model(num_classes, **plain, **options, axis_name=parallel.AXIS)
+    model = make_model(config, num_classes, parallel.AXIS)
     layers, lr = model.backbone.layers, config.optim.lr
     transfer.check(dials, len(layers), start, lr, config.model.frozen_backbone)
     return model.clone(frozen_parts=transfer.frozen_parts(dials, layers, lr))
