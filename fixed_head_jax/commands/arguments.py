@@ -26,6 +26,7 @@ MODES = {
     "train": Mode("trains a config, or goes on with it in its workdir", ("config",)),
     "evaluate": Mode("measures the best and the last checkpoint again", ("workdir",)),
     "predict": Mode("classifies photographs: files, folders, patterns", ("workdir", "images")),
+    "report": Mode("writes report.html of a run, or of several, anew", ("workdir",)),
     "search": Mode("turns the dials that the config lists, --budget trials", ("config",)),
     "keys": Mode("lists the keys of configs, or those with PART in their names", ("part",)),
     "configs": Mode("lists the experiments with their variants, or those named so", ("part",)),

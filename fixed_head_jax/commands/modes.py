@@ -60,6 +60,8 @@ def _run_mode(line):
         folder = workdir.local_folder(flags.workdir)
     if line.mode == "predict":
         return predict(line)
+    if line.mode == "report":
+        return runs.report_all(folder)
     if not line.config_file:
         return runs.evaluate_all(folder, line.overrides)
     experiment = experiments.read(line.config, line.config_file, stop.is_set)

@@ -57,6 +57,7 @@ KEYS = {
         "ends the run after so many evaluations without a better best_metric; 0: never",
         fixes="nothing",
     ),
+    "report": Key(True, FLAG, "writes report.html at the end", fixes="nothing"),
     "log_every_steps": Key(
         50, SOME, "training steps that a logged value is the mean of", fixes="nothing"
     ),
