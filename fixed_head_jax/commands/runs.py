@@ -113,7 +113,7 @@ def evaluate_config(config: ConfigDict, folder: str | Path) -> dict[int, dict[st
         if is_new and not run.initial:
             raise BadInput(f"workdir {str(folder)!r} has no checkpoint yet; train first")
         _claim(run, folder, common.EVALUATION_MAY_DIFFER, is_kept=True)
-    split = config.data.eval_split
+    split = run.config.data.eval_split
     is_own = split == trained.get("data.eval_split", split)
     return loop.evaluate(run, folder, "" if is_own else "_" + urllib.parse.quote(split, safe=""))
 
