@@ -40,7 +40,8 @@ def _held_out(config):
     if found is None:
         raise ValueError(
             f"dataset {config.data.name!r} has the splits {', '.join(splits)}, of which none is "
-            "held out; set data.eval_split and data.train_split, such as 'train[80%:]' and 'train[:80%]'"
+            "held out; set data.eval_split and data.train_split, such as 'train[80%:]' and "
+            "'train[:80%]'"
         )
     return found
 
