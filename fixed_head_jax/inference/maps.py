@@ -31,7 +31,7 @@ def check_maps(model: Any) -> None:
 def class_maps(
     model: Any,
     variables: dict[str, Any],
-    feature_map: Float[Array, "b h w c"],
+    feature_map: Float[Array | np.ndarray, "b h w c"],
     classes: Int[Array | np.ndarray, " n"],
 ) -> Float[Array, "b h w n"]:
     """Returns maps of classes, of which the spatial mean is the logit without its bias.
@@ -52,7 +52,7 @@ def class_maps(
     Source: Qian 2020, section on class maps, for the identity head.
     """
     check_maps(model)
-    dim = feature_map.shape[-1]
+    feature_map, dim = jnp.asarray(feature_map), feature_map.shape[-1]
     if isinstance(model.head, Identity):
         first = dim - model.head.num_classes if model.head.take == "last" else 0
         return feature_map[..., first + classes]
@@ -65,7 +65,7 @@ def class_maps(
 def grad_cam(
     model: Any,
     variables: dict[str, Any],
-    feature_map: Float[Array, "b h w c"],
+    feature_map: Float[Array | np.ndarray, "b h w c"],
     labels: Int[Array | np.ndarray, " b"],
 ) -> Float[Array, "b h w"]:
     """Returns Grad-CAM of one class of each image, for comparison with `class_maps`.

@@ -10,6 +10,7 @@ from fixed_head_jax.display.class_maps import overlay, scale_maps
 from fixed_head_jax.heads import HEADS
 from fixed_head_jax.inference.map_sheet import map_sheet
 from fixed_head_jax.inference.maps import class_maps, grad_cam
+from fixed_head_jax.inference.predict import predict_files
 from fixed_head_jax.inference.predictor import Predictor, Preprocessing
 from fixed_head_jax.model import get_model
 
@@ -106,10 +107,29 @@ class Quarters:
         return {"logits": features, "features": features, "feature_map": feature_map}
 
 
-def test_a_sheet_shows_each_class_where_it_is(tmp_path):
+@pytest.fixture
+def predictor():
     preprocessing = Preprocessing((8, 8, 1), 0, "bilinear", (0.5,), (0.5,))
     names = ("upper left", "upper right", "lower left", "lower right")
-    predictor = Predictor("q", Quarters(), {}, preprocessing, names)
+    return Predictor("q", Quarters(), {}, preprocessing, names)
+
+
+def test_prediction_draws_the_maps_of_every_photograph(predictor, tmp_path):
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[:4, 4:] = 255  # upper right
+    for name in ("a", "b"):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    predict_files(predictor, [str(tmp_path)], tmp_path / "out.csv", maps=True)
+    drawn = sorted((tmp_path / "out_maps").iterdir())
+    assert [path.name for path in drawn] == ["000000_a.png", "000001_b.png"]
+    picture = np.asarray(Image.open(drawn[1])).astype(int).sum(-1)[20:-20]
+    cell = picture[:, 4 + 228 : 4 + 228 + 224]  # of the most probable class
+    assert cell[:112, 112:].mean() > 3 * cell[112:, :112].mean()
+    with pytest.raises(ValueError, match="--maps needs --out"):
+        predict_files(predictor, [str(tmp_path / "a.png")], maps=True)
+
+
+def test_a_sheet_shows_each_class_where_it_is(predictor, tmp_path):
     pixels = np.zeros((16, 16), np.uint8)
     pixels[8:, :8] = 255  # lower left
     Image.fromarray(pixels).save(tmp_path / "a.png")
