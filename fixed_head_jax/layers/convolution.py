@@ -178,8 +178,12 @@ def average_pool(
     x: Float[Array, "b h w c"], size: int, strides: int, padding: int = 0
 ) -> Float[Array, "b h2 w2 c"]:
     """Averages size x size windows; the padding does not count in the divisor."""
-    pads = ((padding, padding), (padding, padding))
-    return nn.avg_pool(x, (size, size), (strides, strides), pads, count_include_pad=False)
+    # Not by `nn.avg_pool`, which jax2onnx replaces by one that knows no padding in numbers.
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    window, steps = (1, size, size, 1), (1, strides, strides, 1)
+    total = lax.reduce_window(x, 0.0, lax.add, window, steps, pads)
+    ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+    return total / lax.reduce_window(ones, 0.0, lax.add, window, steps, pads)
 
 
 def remat_block(block: type[nn.Module], remat: bool) -> type[nn.Module]:
