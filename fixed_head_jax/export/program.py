@@ -1,12 +1,13 @@
 """What is exported of a model: a function of images alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import ShapeDtypeStruct
+from jaxtyping import Array, Float
 
 from fixed_head_jax.augment import Options, make_augment
 from fixed_head_jax.export.quantization import dequantize, quantize_variables
@@ -71,20 +72,21 @@ def make_program(
             found = model.apply(variables, images, train=False)
         found["probabilities"] = jax.nn.softmax(found["logits"])
         if "class_maps" in outputs:
-            found["class_maps"] = _class_maps(model, variables, found["feature_map"])
+            found["class_maps"] = every_class_map(model, variables, found["feature_map"])
         return tuple(found[name] for name in outputs)
 
     dtype = jnp.uint8 if takes_levels else jnp.float32
     return Program(call, shape, dtype, tuple(outputs), int8)
 
 
-def _class_maps(model, variables, feature_map):
+def every_class_map(
+    model: Any, variables: Mapping[str, Any], feature_map: Float[Array, "b h w c"]
+) -> Float[Array, "b h w k"]:
     """Returns `inference.maps.class_maps` of all classes, as the head computes: without a matrix.
 
     A linear head at every place, less what it gives for nothing, which is its bias.
     """
-    dim = feature_map.shape[-1]
-    head = model.head
+    head, dim = model.head, feature_map.shape[-1]
     if head.compares_directions:
         vectors = model.class_vectors(variables, dim)
         return feature_map @ (vectors / jnp.linalg.norm(vectors, axis=0, keepdims=True))
