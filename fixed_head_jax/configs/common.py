@@ -35,6 +35,7 @@ from fixed_head_jax.settings.kinds import (
 )
 from fixed_head_jax.settings.schema import Key, flatten, keys_of
 from fixed_head_jax.tasks import TASKS
+from fixed_head_jax.training.trackers import TRACKERS
 
 NAMES = each(choice(*EVALUATORS), distinct=True)
 KERNEL_INITS = ("uniform", "he_normal", "normal", "random_integers")
@@ -55,6 +56,12 @@ KEYS = {
         0,
         COUNT,
         "ends the run after so many evaluations without a better best_metric; 0: never",
+        fixes="nothing",
+    ),
+    "trackers": Key(
+        ("tensorboard",),
+        each(choice(*TRACKERS), distinct=True),
+        "that take the metrics, too",
         fixes="nothing",
     ),
     "report": Key(True, FLAG, "writes report.html at the end", fixes="nothing"),
