@@ -8,27 +8,20 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from fixed_head_jax.pretrained.plain_pickle import UnknownNameError
+from fixed_head_jax.pretrained.torch_files import read_torch
+
 TORCH_SUFFIXES = (".pth", ".pt", ".pth.tar", ".ckpt")
 _CONTAINERS = ("state_dict_ema", "state_dict", "model_state_dict", "model_state", "model")
-# One line for a machine that has torch; `unwrap`'s containers, and tensors alone.
-CONVERSION = (
-    'python -c "import sys, torch; from safetensors.torch import save_file; '
-    "d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); "
-    f"d = next((d[k] for k in {_CONTAINERS} if k in d), d); "
-    "h = {'head.' + k: v for k, v in d.get('fc_state_dict', {}).items()}; "
-    "d = {**d.get('feat_state_dict', d), **h}; "
-    "save_file({k: v.detach().clone().contiguous() for k, v in d.items() "
-    'if isinstance(v, torch.Tensor)}, sys.argv[2])" IN.pth OUT.safetensors'
-)
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads a weights file: .safetensors, or .pth, .pt, .pth.tar or .ckpt where torch is installed.
+    """Reads a weights file: .safetensors, or .pth, .pt, .pth.tar or .ckpt as torch writes them.
 
-    Nothing in the file is executed: torch reads it with `weights_only=True`.
+    Nothing in the file is executed, and torch is not needed.
 
     Raises:
-        ValueError: if it is missing, damaged, of another kind, needs torch or holds code.
+        ValueError: if it is missing, damaged, of another kind or holds code.
     """
     path = Path(path)
     if not path.is_file():
@@ -45,32 +38,30 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
 def _read_torch(path):
     try:
-        import torch
-    except ImportError as error:
+        arrays = read_torch(path, unwrap)
+    except UnknownNameError as error:
+        raise ValueError(f"{str(path)!r} cannot be read: {_reason(str(error))}") from error
+    except Exception as error:  # of many kinds: whatever is wrong, the file cannot be read
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         raise ValueError(
-            f"reading {str(path)!r} needs torch, which is not installed; install it, or convert "
-            f"the file where it is: {CONVERSION}"
+            f"{str(path)!r} cannot be read: damaged, or not a file of weights ({why})"
         ) from error
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        return {
-            str(name): value.detach().to_dense().float().numpy()
-            for name, value in unwrap(loaded).items()
-            if isinstance(value, torch.Tensor)
-        }
-    except Exception as error:  # torch raises many kinds on damaged files
-        raise ValueError(f"{str(path)!r} cannot be read: {_reason(error)}") from error
+    if not arrays:
+        raise ValueError(f"{str(path)!r} holds no weights")
+    return arrays
 
 
-def _reason(error):
-    """Says in one line why torch refused a file; its own text advises to execute it."""
-    blocked = re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error))
-    if blocked:
+def _reason(name):
+    """Says why a file that names something of Python is refused."""
+    if re.fullmatch(r"torch\.(\w+Storage|[a-z]\w+|(_utils|_tensor|storage)\.\w+)", name):
         return (
-            f"it holds a Python object, {blocked[1]}, and not weights alone, so it is not opened; "
-            "if you trust where it comes from, keep its tensors only, with torch, as .safetensors"
+            f"its tensors are of a kind that is not read here ({name}); save them, with torch, as "
+            "plain ones of float32"
         )
-    return f"damaged, or not a file of weights ({type(error).__name__})"
+    return (
+        f"it holds a Python object, {name}, and not weights alone, so it is not opened; "
+        "if you trust where it comes from, keep its tensors only, with torch, as .safetensors"
+    )
 
 
 def unwrap(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
