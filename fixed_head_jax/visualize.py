@@ -60,7 +60,8 @@ def augmentation_sheet(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     config.num_devices = 1
-    source = experiment.build(config, read_weights=False).train_data.source
+    run = experiment.build(config, read_weights=False)
+    config, source = run.config, run.train_data.source
     takes_views = NEEDS[config.task.name].views
     if examples > len(source):
         raise ValueError(f"examples={examples}, but the training split has {len(source)}")

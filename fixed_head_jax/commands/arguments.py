@@ -25,6 +25,8 @@ class Mode(NamedTuple):
 MODES = {
     "train": Mode("trains a config, or goes on with it in its workdir", ("config",)),
     "evaluate": Mode("measures the best and the last checkpoint again", ("workdir",)),
+    "predict": Mode("classifies photographs: files, folders, patterns", ("workdir", "images")),
+    "report": Mode("writes report.html of a run, or of several, anew", ("workdir",)),
     "search": Mode("turns the dials that the config lists, --budget trials", ("config",)),
     "keys": Mode("lists the keys of configs, or those with PART in their names", ("part",)),
     "configs": Mode("lists the experiments with their variants, or those named so", ("part",)),
@@ -123,6 +125,11 @@ def _define(argv):
     add(flags.DEFINE_bool, "sweep", False, "runs every row of the config's get_sweep()")
     add(flags.DEFINE_integer, "sweep_index", None, "with --sweep: this row alone, from 0")
     add(flags.DEFINE_integer, "budget", 20, "with search: trials in the whole study")
+    add(flags.DEFINE_multi_string, "images", [], "with predict: files, folders or patterns")
+    add(flags.DEFINE_string, "out", None, "with predict: .csv, .json, .jsonl or .parquet to write")
+    add(flags.DEFINE_integer, "top_k", 5, "with predict: classes of each photograph")
+    add(flags.DEFINE_bool, "features", False, "with predict: writes the features, too")
+    add(flags.DEFINE_string, "which", "best", "with predict: the best checkpoint or the last")
     add(flags.DEFINE_bool, "distributed", False, "joins the other processes of a cluster")
     add(flags.DEFINE_string, "part", "", "of the names to list")
     values["verbosity"] = flags.FLAGS["verbosity"]
@@ -135,8 +142,11 @@ def _check(line):
         return
     if not line.flags.workdir:
         raise ValueError("--workdir=... is required: the folder of the run")
-    if not line.config_file and line.mode != "evaluate":
+    reads_workdir = MODES[line.mode].takes[0] == "workdir"
+    if not line.config_file and not reads_workdir:
         raise ValueError("--config=... is required; `fixed-head configs` lists them")
+    if line.mode == "predict" and not line.flags.images:
+        raise ValueError("--images=... is required: files, folders or patterns")
     if line.flags.seeds < 0:
         raise ValueError(f"--seeds={line.flags.seeds} must be at least 1; leave it out for one")
     if line.flags.sweep and line.flags.seeds:

@@ -12,6 +12,7 @@ from fixed_head_jax.commands.runs import BadInput, user_errors
 from fixed_head_jax.configs import load_file
 from fixed_head_jax.configs.common import MAY_DIFFER, override
 from fixed_head_jax.evaluators.predictions import PREDICTIONS_FILE
+from fixed_head_jax.reports import write_report
 from fixed_head_jax.settings.schema import flatten
 from fixed_head_jax.storage import workdir
 from fixed_head_jax.studies import search, stages, sweep
@@ -59,7 +60,9 @@ def train(experiment: Experiment, folder: Path) -> Mapping[str, Any]:
     def run_stage(stage):
         return runs.train(configs[stage.name], stage.folder, experiment.stop_requested)
 
-    return stages.run_stages(plan, run_stage, folder, _is_main())
+    result = stages.run_stages(plan, run_stage, folder, _is_main())
+    _report(experiment, folder)
+    return result
 
 
 def evaluate(experiment: Experiment, folder: Path) -> None:
@@ -116,6 +119,7 @@ def run_rows(
         rows, run_row, folder, _is_main(), row_index,
         [predictions] if experiment.config.save_predictions else [],
     )  # fmt: skip
+    _report(experiment, folder)
     diverged = [f"{run['name']} seed {run['seed']}" for run in results if sweep.DIVERGED in run]
     if diverged:
         raise NonFiniteLossError(f"runs of the sweep that diverged: {', '.join(diverged)}")
@@ -140,6 +144,13 @@ def run_search(experiment: Experiment, folder: Path, budget: int) -> None:
         return {**result, "accuracy": result["eval/accuracy"]}
 
     search.run_search(dials, run_trial, folder, budget, config.seed)
+    _report(experiment, folder)
+
+
+def _report(experiment: Experiment, folder: Path) -> None:
+    """Writes the report of several runs, if the config asks for it."""
+    if experiment.config.report and _is_main():
+        print(f"report      {write_report(folder)}", flush=True)
 
 
 def _check_rows(

@@ -19,6 +19,8 @@ from fixed_head_jax.commands.runs import BadInput, user_errors
 from fixed_head_jax.data.records import BadRecordError
 from fixed_head_jax.devices import compiler
 from fixed_head_jax.evaluators.predictions import PredictionsError
+from fixed_head_jax.inference import load
+from fixed_head_jax.inference.predict import predict_files
 from fixed_head_jax.storage import workdir
 from fixed_head_jax.storage.checkpoint import DamagedCheckpointError, UnsavedCheckpointError
 from fixed_head_jax.training import loop
@@ -56,6 +58,10 @@ def _run_mode(line):
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with user_errors():
         folder = workdir.local_folder(flags.workdir)
+    if line.mode == "predict":
+        return predict(line)
+    if line.mode == "report":
+        return runs.report_all(folder)
     if not line.config_file:
         return runs.evaluate_all(folder, line.overrides)
     experiment = experiments.read(line.config, line.config_file, stop.is_set)
@@ -69,6 +75,16 @@ def _run_mode(line):
         experiments.run_seeds(experiment, folder, flags.seeds)
     else:
         experiments.train(experiment, folder)
+
+
+def predict(line: CommandLine) -> None:
+    """Classifies the photographs that a command line names, by the run in its workdir."""
+    flags = line.flags
+    with user_errors():
+        predictor = load(flags.workdir, flags.which)
+        predict_files(
+            predictor, flags.images, flags.out, top_k=flags.top_k, features=flags.features
+        )
 
 
 def join_cluster() -> None:

@@ -1,6 +1,11 @@
 """One run: trained or gone on with, and measured again."""
 
 import contextlib
+import datetime
+import importlib.metadata
+import platform
+import shlex
+import sys
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,6 +16,7 @@ from ml_collections import ConfigDict
 
 from fixed_head_jax.configs import common
 from fixed_head_jax.optim.transfer import FROM_SCRATCH
+from fixed_head_jax.reports import write_report
 from fixed_head_jax.storage import workdir as folders
 from fixed_head_jax.storage.checkpoint import last_step
 from fixed_head_jax.storage.files import write_text
@@ -50,10 +56,29 @@ def train(
         NonFiniteLossError: if training diverges.
     """
     run = _build(config, Path(workdir))
-    if run.groups and jax.process_index() == 0:
+    is_main = jax.process_index() == 0
+    if is_main:
+        folders.add_session(workdir, _session(run, last_step(workdir) or 0))
+    if is_main and run.groups:
         print(run.groups)
         write_text(Path(workdir) / "groups.md", run.groups)
-    return loop.train(run, workdir, stop_requested)
+    result = loop.train(run, workdir, stop_requested)
+    if is_main and config.report:
+        print(f"report      {write_report(workdir)}", flush=True)
+    return result
+
+
+def _session(run: experiment.Run, step: int) -> dict[str, Any]:
+    """Returns what is to be known of this start of a run."""
+    names = ("fixed_head_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in names}
+    return {
+        "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "step": step,
+        "devices": f"{run.mesh.size} x {run.mesh.devices.flat[0].device_kind}",
+        "versions": {"python": platform.python_version(), **versions},
+    }
 
 
 def evaluate(
@@ -88,7 +113,7 @@ def evaluate_config(config: ConfigDict, folder: str | Path) -> dict[int, dict[st
         if is_new and not run.initial:
             raise BadInput(f"workdir {str(folder)!r} has no checkpoint yet; train first")
         _claim(run, folder, common.EVALUATION_MAY_DIFFER, is_kept=True)
-    split = config.data.eval_split
+    split = run.config.data.eval_split
     is_own = split == trained.get("data.eval_split", split)
     return loop.evaluate(run, folder, "" if is_own else "_" + urllib.parse.quote(split, safe=""))
 
@@ -100,6 +125,14 @@ def evaluate_all(folder: Path, overrides: Mapping[str, Any]) -> None:
     for run_folder in found:
         name = "" if run_folder == folder else run_folder.relative_to(folder).as_posix()
         print_metrics(name, evaluate(run_folder, overrides))
+
+
+def report_all(folder: Path) -> None:
+    """Writes the reports of the runs in a folder, and that of the folder if they are several."""
+    with user_errors():
+        found = folders.find_runs(folder)
+        for run_folder in dict.fromkeys([*found, folder]):
+            print(write_report(run_folder))
 
 
 def print_metrics(name: str, results: Mapping[int, Mapping[str, float]]) -> None:

@@ -57,6 +57,7 @@ KEYS = {
         "ends the run after so many evaluations without a better best_metric; 0: never",
         fixes="nothing",
     ),
+    "report": Key(True, FLAG, "writes report.html at the end", fixes="nothing"),
     "log_every_steps": Key(
         50, SOME, "training steps that a logged value is the mean of", fixes="nothing"
     ),
@@ -295,6 +296,7 @@ def smoke(config: ConfigDict, image_size: int = 0) -> ConfigDict:
     """
     config.data.image_size = image_size
     config.data.name, config.data.first_classes, config.data.skip_classes = "digits", 0, 0
+    config.data.path, config.data.channels = "", 0
     config.data.train_split, config.data.eval_split = "train", "test[:50]"
     config.data.mean, config.data.std = (0.5,), (0.5,)
     config.data.resize_size, config.augment.lighting = 0, 0.0  # that is for three channels

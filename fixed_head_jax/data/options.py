@@ -23,8 +23,11 @@ class Options(Group, name="data"):
     """The images of a run. `sources` and `crops` say more of what is done to them."""
 
     name: str = option("cifar10", TEXT, "a TFDS image classification dataset, or ours")
+    path: str = option("", PATH, "a folder of one's own photographs, in place of name")
     train_split: str = option("train", TEXT, "split to train on")
-    eval_split: str = option("test", TEXT, "split to evaluate on", fixes="run")
+    eval_split: str = option(
+        "test", TEXT, "split to evaluate on; empty: validation, val, valid or test", fixes="run"
+    )
     fit_split: str = option(
         "",
         TEXT,
@@ -54,7 +57,9 @@ class Options(Group, name="data"):
         "fast", choice("fast", "bilinear", "bicubic", "random"), "of that"
     )
     mean: tuple[float, ...] = option(
-        (0.5,), each(number("[0, 1]")), "of pixels in [0, 1], per channel or one for all"
+        (0.5,),
+        each(number("[0, 1]")),
+        "of pixels in [0, 1], per channel or one for all; (): of the training images",
     )
     std: tuple[float, ...] = option((0.5,), each(number("(0, 1]")), "same")
     placement: str = option(

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fixed_head_jax.display.canvas import BLUE, ORANGE, QUIET, frame, new_figure
 from fixed_head_jax.storage.files import replacing
 
 NAME_WIDTH = 32  # characters of a line of a name; longer names take several lines
-MEASURED, PUBLISHED, QUIET = "#1f6fb2", "#c8500a", "#777777"
+MEASURED, PUBLISHED = BLUE, ORANGE
 
 
 def sweep_chart(
@@ -35,7 +36,7 @@ def sweep_chart(
     names = [textwrap.fill(str(row["head"]), NAME_WIDTH) for row in rows]
     lines = max(name.count("\n") + 1 for name in names)
     height = 1.2 + len(rows) * (0.24 + 0.16 * lines)
-    figure = _figure(8, height)
+    figure = new_figure(8, height)
     axes = figure.add_subplot()
     axes.set_yticks(range(len(rows)), names, parse_math=False)
     axes.tick_params(axis="y", length=0)
@@ -43,7 +44,7 @@ def sweep_chart(
     axes.set_xlabel(f"{metric} (%)")
     axes.set_xlim(*_limits(rows))
     axes.ticklabel_format(axis="x", useOffset=False)
-    _frame(axes, "x")
+    frame(axes, "x")
     _draw_baselines(axes, rows)
     for place, row in enumerate(rows):
         _draw_row(axes, place, row)
@@ -111,7 +112,7 @@ def search_chart(
         path: the PNG file.
     """
     height = max(3.4, 1.0 + 0.34 * len(importances))
-    figure = _figure(10, height)
+    figure = new_figure(10, height)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_course(left, accuracies)
     _draw_importances(right, importances)
@@ -144,14 +145,14 @@ def _draw_course(axes, accuracies):
             diverged, [0.03] * len(diverged), "x", color=PUBLISHED, label="diverged",
             transform=at_the_foot,
         )  # fmt: skip
-    _frame(axes, "y")
+    frame(axes, "y")
     if accuracies:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
 
 
 def _draw_importances(axes, importances):
     axes.set_xlabel("importance")
-    _frame(axes, "x")
+    frame(axes, "x")
     if not importances:
         axes.set_xticks([])
         axes.set_yticks([])
@@ -165,18 +166,6 @@ def _draw_importances(axes, importances):
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize="small")
     axes.set_yticks(range(len(dials)), names, parse_math=False)
     axes.tick_params(axis="y", length=0)
-
-
-def _figure(width, height):
-    from matplotlib.figure import Figure  # half a second to import, and few commands draw
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _frame(axes, grid):
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis=grid, color="#e4e4e4", linewidth=0.7)
-    axes.set_axisbelow(True)
 
 
 def _say(axes, text):

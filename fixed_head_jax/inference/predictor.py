@@ -16,7 +16,6 @@ from fixed_head_jax.augment import Options, make_augment
 from fixed_head_jax.configs.common import from_record
 from fixed_head_jax.data.crops import resize_and_crop
 from fixed_head_jax.data.decoding import as_pixels, decode_upright
-from fixed_head_jax.model import Classifier
 from fixed_head_jax.storage.checkpoint import read_variables
 from fixed_head_jax.storage.workdir import MODEL, find_runs, read_config
 from fixed_head_jax.tasks import NEEDS
@@ -76,7 +75,7 @@ class Predictor:
 
     Attributes:
         name: what it was loaded from, for people.
-        model: of `get_model`.
+        model: a classifier of `get_model`.
         variables: of the model, {"params", "batch_stats"?, "fixed"?}.
         preprocessing: from an image of any size to what the model takes.
         class_names: of the K columns of its probabilities.
@@ -84,7 +83,7 @@ class Predictor:
     """
 
     name: str
-    model: Classifier
+    model: Any
     variables: dict[str, Any]
     preprocessing: Preprocessing
     class_names: tuple[str, ...]

@@ -12,6 +12,7 @@ from typing import Any
 from fixed_head_jax.storage.files import write_json
 
 RECORD = "config.json"
+SESSIONS = "sessions.jsonl"  # a line for each start: the command, versions, devices
 MODEL = "model.json"  # what the model takes and tells apart: all that the config does not say
 
 _WORK = ("checkpoints/[0-9]*", "result.json", "evaluation_*.json", "search.db")
@@ -115,6 +116,12 @@ def find_runs(workdir: str | Path) -> list[Path]:
         read_config(path)
         raise ValueError(f"workdir {str(workdir)!r} has no checkpoint yet; train first")
     return found
+
+
+def add_session(workdir: str | Path, session: Mapping[str, Any]) -> None:
+    """Notes a start of the run in `workdir`: when, by what command, on what."""
+    with (Path(workdir) / SESSIONS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(dict(session)) + "\n")
 
 
 def read_config(workdir: str | Path) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def run(path: Path, data_dir: Path, *more: str) -> int:
     return command.main([*arguments, f"--data_dir={data_dir}", *more])
 
 
-@pytest.mark.parametrize("others", [(), ("test",), ("val", "test"), ("validation",)])
+@pytest.mark.parametrize("others", [(), ("test",), ("val", "test"), ("validation",), ("valid",)])
 def test_folders_of_splits(tmp_path, others):
     for split in ("train", *others):
         fill(tmp_path / split, {"wren": 2, "owl": 3})
@@ -110,7 +110,7 @@ def test_a_folder_is_grey_if_all_its_images_are(tmp_path, modes, channels):
         (["train/a/0.png", "train/b/0.png", "test/a/0.png", "test/c/0.png"], {},
          "train and test .*only in train: b; only in test: c"),
         (["train/a/0.png", "train/b/0.png", "val/a/0.png", "val/b/"], {}, "without images: b"),
-        (["train/a/0.png", "valid/a/0.png"], {}, "no splits: valid; move them away, splits are"),
+        (["train/a/0.png", "other/a/0.png"], {}, "no splits: other; move them away, splits are"),
         (["train/a/0.png", "train/b/0.png"], dict(test_fraction=0.5), "has a folder 'train'"),
         (["a/0.png", "b/0.png"], dict(test_fraction=1.0), r"must be in \[0, 1\) .*got 1.0"),
         (["a/0.png", "b/0.png"], dict(test_fraction=0.5), "is no image; raise it"),

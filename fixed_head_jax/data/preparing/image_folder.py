@@ -18,7 +18,7 @@ from fixed_head_jax.data.builders.definition import Definition, Example
 from fixed_head_jax.data.preparing import inspect_image
 
 EXTENSIONS = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
-SPLITS = ("train", "validation", "val", "test")
+SPLITS = ("train", "validation", "val", "valid", "test")
 TEST_FRACTION = 0.2
 _UNFIT = ("Cc", "Zl", "Zp")  # controls, separators of lines and paragraphs: break lists of names
 
@@ -54,9 +54,9 @@ def read(
 ) -> tuple[Definition, dict[str, int]]:
     """Defines the dataset that a folder holds.
 
-    Either `path/train/<class>/*`, with `test`, `validation` or `val` next to `train` if there are
-    any, or `path/<class>/*`, of which a part of each class is drawn for the test. Classes are the
-    folders' names in sorted order. Hidden files and folders are not read.
+    Either `path/train/<class>/*`, with `test`, `validation`, `val` or `valid` next to `train` if
+    there are any, or `path/<class>/*`, of which a part of each class is drawn for the test. Classes
+    are the folders' names in sorted order. Hidden files and folders are not read.
 
     Args:
         path: the folder.

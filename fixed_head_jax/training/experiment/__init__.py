@@ -32,6 +32,7 @@ from fixed_head_jax.settings.paths import match_kernels
 from fixed_head_jax.settings.schema import flatten, read
 from fixed_head_jax.tasks import NEEDS, get_task
 from fixed_head_jax.training.experiment.images import check_mixing, make_augments, open_splits
+from fixed_head_jax.training.experiment.settling import settle_images
 from fixed_head_jax.training.experiment.sizes import check_batch, check_memory
 from fixed_head_jax.training.experiment.updates import make_training
 from fixed_head_jax.training.step import TrainState, averaged, make_train_step
@@ -70,6 +71,7 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         ValueError: on anything the config gets wrong, in one line; if the compiler adds up wrongly.
     """
     compiler.check()
+    config = settle_images(config)
     mesh = parallel.make_mesh(config.num_devices)
     if not config.total_steps and config.total_epochs <= 0:
         raise ValueError(f"total_epochs must be positive, got {config.total_epochs}")

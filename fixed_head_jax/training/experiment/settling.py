@@ -1,0 +1,54 @@
+"""What a config leaves to the images: their name, the split to evaluate on, their statistics."""
+
+from ml_collections import ConfigDict
+
+from fixed_head_jax.data import prepared
+from fixed_head_jax.data.preparing.own_folder import prepare_folder
+from fixed_head_jax.data.statistics import pixel_statistics
+from fixed_head_jax.training.experiment.images import open_splits
+
+HELD_OUT = ("validation", "val", "valid", "test")
+
+
+def settle_images(config: ConfigDict) -> ConfigDict:
+    """Returns a config that says everything of its images, as the record of a run keeps it.
+
+    A folder of photographs (`data.path`) becomes the name of the dataset prepared of it, an empty
+    `data.eval_split` the first of `HELD_OUT` that there is, and empty `data.mean` and `data.std`
+    those of the training images.
+
+    Raises:
+        ValueError: if the images are not there, or cannot be prepared.
+    """
+    data, values = config.data, {}
+    if data.path:
+        values |= {"data.name": prepare_folder(data.path, config.data_dir), "data.path": ""}
+    elif not data.name:
+        raise ValueError("data.path is empty; name the folder of your photographs")
+    config = _with(config, values)
+    if not data.eval_split:
+        config = _with(config, {"data.eval_split": _held_out(config)})
+    if not data.mean or not data.std:
+        mean, std = pixel_statistics(open_splits(config, takes_views=False).train.source)
+        config = _with(config, {"data.mean": data.mean or mean, "data.std": data.std or std})
+    return config
+
+
+def _held_out(config):
+    splits = prepared.find(config.data.name, config.data_dir).info.splits
+    found = next((split for split in HELD_OUT if split in splits), None)
+    if found is None:
+        raise ValueError(
+            f"dataset {config.data.name!r} has the splits {', '.join(splits)}, of which none is "
+            "held out; set data.eval_split and data.train_split, such as 'train[80%:]' and "
+            "'train[:80%]'"
+        )
+    return found
+
+
+def _with(config, values):
+    if not values:
+        return config
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(values)
+    return config.lock()

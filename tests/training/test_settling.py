@@ -1,0 +1,84 @@
+"""A user's folder of photographs: prepared once, held out, its statistics measured."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fixed_head_jax.configs import digits, own_images
+from fixed_head_jax.data import open_dataset
+from fixed_head_jax.data.statistics import pixel_statistics
+from fixed_head_jax.training import experiment
+from fixed_head_jax.training.experiment.settling import settle_images
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of ten photographs, grey and colour, and one file that is none."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        place = tmp_path / "My photos" / name
+        place.mkdir(parents=True)
+        for i in range(10):
+            pixels = rng.integers(0, 256, (12 + i, 16, 3)).astype(np.uint8)
+            image = Image.fromarray(pixels[..., 0] if i == 3 else pixels)
+            image.save(place / f"{i}.png")
+    (tmp_path / "My photos" / "dog" / "broken.jpg").write_bytes(b"no image")
+    return tmp_path / "My photos"
+
+
+@pytest.fixture
+def config(folder, tmp_path):
+    config = own_images.get_config("small,identity")
+    config.data.path, config.data_dir = str(folder), str(tmp_path / "prepared")
+    config.data.image_size, config.data.resize_size = 8, 0
+    config.model.backbone_options.out_channels = 2
+    return config
+
+
+def test_a_folder_is_all_that_is_needed(config, folder, capsys):
+    run = experiment.build(config)
+    said = capsys.readouterr().out
+    assert "2 classes; images: 16 train, 4 test" in said and "1 could not be used" in said
+    data = run.config.data
+    assert data.path == "" and data.name.startswith("folder_my_photos_")
+    assert data.eval_split == "test" and run.train_data.source.class_names == ("cat", "dog")
+    images, _ = run.train_data.source.read(np.arange(16))
+    pixels = images.reshape(-1, 3) / 255
+    np.testing.assert_allclose(data.mean, pixels.mean(0), atol=6e-5)
+    np.testing.assert_allclose(data.std, pixels.std(0), atol=6e-5)
+    again = experiment.build(config)
+    assert again.record == run.record and capsys.readouterr().out == ""
+    (folder / "cat" / "0.png").unlink()  # another folder now
+    assert settle_images(config).data.name != data.name
+
+
+@pytest.mark.parametrize("split", ["val", "valid"])
+def test_the_split_that_is_held_out_is_evaluated(config, folder, split):
+    for name in ("cat", "dog"):
+        (folder / split / name).mkdir(parents=True)
+        (folder / "train").mkdir(exist_ok=True)
+        (folder / name / "0.png").rename(folder / split / name / "0.png")
+        (folder / name).rename(folder / "train" / name)
+    settled = settle_images(config)
+    assert settled.data.eval_split == split
+    assert settle_images(settled) == settled
+
+
+def test_mistakes(config, folder, data_dir):
+    config.data.path = str(folder / "none")
+    with pytest.raises(ValueError, match="data.path=.*none' is not a folder"):
+        settle_images(config)
+    config.data.path = ""
+    with pytest.raises(ValueError, match="data.path is empty; name the folder"):
+        settle_images(config)
+    own = digits.get_config("smoke")
+    own.data_dir = data_dir
+    assert settle_images(own) is own  # nothing to settle
+
+
+def test_statistics_of_a_part_are_those_of_its_images(data_dir):
+    source = open_dataset("digits", "train", data_dir).source
+    mean, std = pixel_statistics(source, most=100)
+    images, _ = source.read(np.linspace(0, len(source) - 1, 100).astype(int))
+    np.testing.assert_allclose(mean, images.mean() / 255, atol=6e-5)
+    np.testing.assert_allclose(std, (images / 255).std(), atol=6e-5)
