@@ -146,7 +146,7 @@ def _build(config, folder):
     """Checks the config and claims its folder for training, before anything is compiled."""
     with user_errors():
         step = last_step(folder)
-        run = experiment.build(config, read_weights=step is None)
+        run = experiment.build(config, read_weights=step is None, leaves_head_out=True)
         # What a stage starts from is in its plan: the folder of all stages may move.
         may_differ = (*common.may_differ(config), *(("init_from",) if step is not None else ()))
         if step is not None and step > run.total_steps:

@@ -8,24 +8,31 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from fixed_head_jax.pretrained import addresses
+from fixed_head_jax.pretrained.downloads import fetch, is_public
 from fixed_head_jax.pretrained.plain_pickle import UnknownNameError
 from fixed_head_jax.pretrained.torch_files import read_torch
+from fixed_head_jax.settings.lookup import closest
 
 TORCH_SUFFIXES = (".pth", ".pt", ".pth.tar", ".ckpt")
 _CONTAINERS = ("state_dict_ema", "state_dict", "model_state_dict", "model_state", "model")
 
 
-def read_weights(path: str | Path) -> dict[str, np.ndarray]:
+def read_weights(source: str | Path) -> dict[str, np.ndarray]:
     """Reads a weights file: .safetensors, or .pth, .pt, .pth.tar or .ckpt as torch writes them.
 
     Nothing in the file is executed, and torch is not needed.
 
+    Args:
+        source: the file, or the name of public weights, see `downloads.fetch`.
+
     Raises:
-        ValueError: if it is missing, damaged, of another kind or holds code.
+        ValueError: if it is missing, damaged, of another kind or holds code, or cannot be fetched.
     """
-    path = Path(path)
+    path = fetch(str(source)) if is_public(source) else Path(source)
     if not path.is_file():
-        raise ValueError(f"weights file {str(path)!r} does not exist")
+        hint = closest(str(source), addresses.KNOWN)
+        raise ValueError(f"weights file {str(path)!r} does not exist{hint}")
     if path.name.endswith(TORCH_SUFFIXES):
         return _read_torch(path)
     if path.suffix != ".safetensors":

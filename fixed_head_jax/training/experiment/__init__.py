@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
@@ -60,12 +61,14 @@ class Run(NamedTuple):
     groups: str  # table of the layers and how they train, where `config.transfer` groups them
 
 
-def build(config: ConfigDict, read_weights: bool = True) -> Run:
+def build(config: ConfigDict, read_weights: bool = True, leaves_head_out: bool = False) -> Run:
     """Checks a config and builds what it names.
 
     Args:
         config: every key of `configs/common.py`, in its range: see `check` there.
         read_weights: whether to read what `init_from` names; a resumed run does without.
+        leaves_head_out: whether the head of these weights, where it is of another number of classes
+            or of another kind, is left out with a warning, or refused.
 
     Raises:
         ValueError: on anything the config gets wrong, in one line; if the compiler adds up wrongly.
@@ -106,7 +109,9 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
     initial = {}
     if read_weights:
         skip = (*config.init_skip, *transfer.skip_patterns(dials, params, layers))
-        initial = _initial_variables(config, model, source.image_shape, skip)
+        initial = _initial_variables(
+            config, model, source.image_shape, skip, leaves_head_out, dials
+        )
     predict = make_collect(
         model, select_probabilities, eval_augment, splits.eval, config.eval_batch_size, mesh
     )
@@ -241,7 +246,7 @@ def _check_evaluator(name, needs, predicts_labels, model, fit_data):
         )
 
 
-def _initial_variables(config, model, image_shape, skip):
+def _initial_variables(config, model, image_shape, skip, leaves_head_out, dials):
     """Returns the variables that `init_from` gives, or none."""
     if not config.init_from and config.init_skip:
         raise ValueError(
@@ -251,7 +256,19 @@ def _initial_variables(config, model, image_shape, skip):
     if config.init_from in ("", transfer.FROM_SCRATCH):
         return {}
     weights, rng = pretrained.load(config.init_from, model), jax.random.key(config.seed)
-    return pretrained.from_torch(weights, model, image_shape, skip=skip, rng=rng)
+
+    def warn(line):
+        if dials.l2_sp:
+            raise ValueError(
+                f"{line}; transfer.l2_sp=True would pull it to values that were drawn; set "
+                "transfer.new_layers=1, so that it is not pulled"
+            )
+        logging.warning("%s; it starts anew", line)
+
+    on_other_head = warn if leaves_head_out else None
+    return pretrained.from_torch(
+        weights, model, image_shape, skip=skip, rng=rng, on_other_head=on_other_head
+    )
 
 
 def _options(config: ConfigDict) -> dict:
