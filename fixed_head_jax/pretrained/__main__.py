@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fixed_head_jax.backbones import BACKBONES
 from fixed_head_jax.display.tables import markdown
-from fixed_head_jax.pretrained.addresses import KNOWN
+from fixed_head_jax.pretrained.addresses import IMAGENET, KNOWN
 from fixed_head_jax.pretrained.conversion import convert
 from fixed_head_jax.settings.command_line import Parser, user_errors
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands.add_parser("list", help="public weights by name, and what images they expect")
     options = vars(parser.parse_args(arguments))
     if options.pop("command") == "list":
-        print(_table(), end="")
+        print(_table())
         return
     with user_errors(parser):
         count = convert(**options)
@@ -35,12 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _table():
     """Returns the public weights of every backbone."""
-    rows = [["init_from", "backbone", "top-1", "resize", "crop", "interpolation", "mean", "std"]]
+    rows = [["init_from", "backbone", "top-1", "images", "mean, std"]]
     for name, (backbone, top1, images) in KNOWN.items():
-        mean, std = (" ".join(f"{value:g}" for value in part) for part in images[-2:])
-        sizes = [str(images.resize_size), str(images.image_size), images.interpolation]
-        rows.append([name, backbone, "-" if top1 is None else f"{top1:.3f}", *sizes, mean, std])
-    return markdown(rows)
+        size = f"{images.resize_size}, {images.image_size}, {images.interpolation}"
+        statistics = "ImageNet" if (images.mean, images.std) == IMAGENET else "0.5, 0.5"
+        rows.append([name, backbone, "-" if top1 is None else f"{top1:.3f}", size, statistics])
+    mean, std = (", ".join(map(str, values)) for values in IMAGENET)
+    return markdown(rows) + (
+        "\nImages: shorter side, centre crop, interpolation; ImageNet's mean "
+        f"({mean}), std ({std}).\nOther weights there can be named too, if they are of a backbone."
+    )
 
 
 if __name__ == "__main__":

@@ -43,12 +43,12 @@ class Weights(NamedTuple):
     preprocessing: Preprocessing
 
 
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-_BILINEAR = Preprocessing(224, 256, "bilinear", *_IMAGENET)
+_BILINEAR = Preprocessing(224, 256, "bilinear", *IMAGENET)
 _BILINEAR_232 = _BILINEAR._replace(resize_size=232)
-_BICUBIC_235 = Preprocessing(224, 235, "bicubic", *_IMAGENET)
-_BICUBIC_248 = Preprocessing(224, 248, "bicubic", *_IMAGENET)
+_BICUBIC_235 = Preprocessing(224, 235, "bicubic", *IMAGENET)
+_BICUBIC_248 = Preprocessing(224, 248, "bicubic", *IMAGENET)
 _AUGREG = Preprocessing(224, 248, "bicubic", *_HALF)
 _ROWS = (
     ("torchvision:resnet18-f37072fd", "resnet18", 69.758, _BILINEAR),

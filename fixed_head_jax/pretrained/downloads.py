@@ -53,7 +53,7 @@ def _from_torchvision(source, name):
             f"{source!r} does not end in the digits of its checksum, as torchvision's files do"
             + _hint(source)
         )
-    folder = Path(_torch_home(), "hub", "checkpoints").expanduser()
+    folder = torch_folder()
     file, url = folder / f"{name}.pth", f"{addresses.TORCHVISION}{name}.pth"
     if file.is_file() and _sha256(file).startswith(digits[1]):
         return file
@@ -72,9 +72,11 @@ def _from_torchvision(source, name):
     return file
 
 
-def _torch_home():
+def torch_folder() -> Path:
+    """Returns the cache of `torch.hub`, which files of torchvision are looked for in."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return os.environ.get("TORCH_HOME") or Path(cache, "torch")
+    home = os.environ.get("TORCH_HOME") or Path(cache, "torch")
+    return Path(home, "hub", "checkpoints").expanduser()
 
 
 def _download(url, file, digits):
@@ -159,7 +161,7 @@ def _by_hand(source, url, reason, more=""):
     reason = " ".join(str(reason).split())[:200]
     return ValueError(
         f"{source} cannot be downloaded ({reason}): get {url} elsewhere and give the path of that "
-        f"file in place of the name{more}"
+        f"file in place of the name (init_from=FILE in a config){more}"
     )
 
 

@@ -1,6 +1,5 @@
 """Checkpoints as other code writes them: wrappers, released heads, other image sizes."""
 
-import sys
 import types
 from functools import partial
 
@@ -24,6 +23,7 @@ from fixed_head_jax.pretrained import conversion
 from fixed_head_jax.pretrained.conversion import convert
 from fixed_head_jax.pretrained.files import read_weights
 from fixed_head_jax.pretrained.torch_names import plain_names
+from tests.pretrained.torch_pickles import save
 
 RANDOM = np.random.default_rng(0)
 Conv = partial(convolution.Conv, kernel_init=nn.initializers.zeros)
@@ -213,56 +213,21 @@ def test_shalev_release():
         pretrained.from_torch(release, model, 8)
 
 
-# Files, with a stand-in for torch.
-
-
-class Tensor(np.ndarray):
-    def detach(self):
-        return self
-
-    def to_dense(self):
-        return self
-
-    def float(self):
-        return self.astype(np.float32)
-
-    def numpy(self):
-        return np.asarray(self)
-
-
-def as_tensors(tree):
-    if isinstance(tree, dict):
-        return {name: as_tensors(value) for name, value in tree.items()}
-    return tree.view(Tensor) if isinstance(tree, np.ndarray) else tree
-
-
-@pytest.fixture
-def saved(monkeypatch, tmp_path):
-    """Returns a function that makes torch read `content` from the path it returns."""
-
-    def save(content, name):
-        def load(path, **options):
-            return as_tensors(content)
-
-        monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load, Tensor=Tensor))
-        (tmp_path / name).write_bytes(b"")
-        return str(tmp_path / name)
-
-    return save
+# Files.
 
 
 @pytest.mark.parametrize("name", ["model_best.pth.tar", "run.ckpt"])
-def test_files_of_releases_are_opened(saved, name):
-    read = read_weights(saved({"model_state": BACKBONE | COUNTERS, "epoch": 7}, name))
+def test_files_of_releases_are_opened(tmp_path, name):
+    read = read_weights(save(tmp_path / name, {"model_state": BACKBONE | COUNTERS, "epoch": 7}))
     assert same({key: value for key, value in read.items() if key not in COUNTERS}, BACKBONE)
-    read = read_weights(saved(kobayashi(16.0), name))
+    read = read_weights(save(tmp_path / name, kobayashi(16.0)))
     assert read["head.kappa"] == 16.0 and read["head.weight"].shape == (3, 4)
 
 
-def test_convert_keeps_the_head_of_t_vmf(saved, monkeypatch, tmp_path):
+def test_convert_keeps_the_head_of_t_vmf(monkeypatch, tmp_path):
     monkeypatch.setitem(BACKBONES, "small", Small)
     target = str(tmp_path / "out.safetensors")
-    source = saved(kobayashi(-0.3, stage=2), "model_best.pth.tar")
+    source = str(save(tmp_path / "model_best.pth.tar", kobayashi(-0.3, stage=2)))
     convert(source, target, "small", 8)
     written = load_file(target)
     head = {name for name in written if name.startswith("linear.")}
@@ -280,12 +245,16 @@ def test_runs_are_read_back(monkeypatch, tmp_path, head):
     model = classifier(head)
     variables = pretrained.from_torch(random_dict(model), model, 8)
     monkeypatch.setattr(conversion, "read_config", lambda workdir: {"model.backbone": "small"})
+    read = {"last": variables, "best": jax.tree.map(jnp.zeros_like, variables)}
     for module in (conversion, pretrained):
-        monkeypatch.setattr(module, "read_variables", lambda workdir: variables)
+        monkeypatch.setattr(module, "read_variables", lambda workdir, which: read[which])
     convert(str(tmp_path), str(tmp_path / "out.safetensors"), "small")
-    for source in (tmp_path, tmp_path / "out.safetensors"):
+    for source in (tmp_path, f"{tmp_path}:last", tmp_path / "out.safetensors"):
         back = pretrained.from_torch(pretrained.load(source, model), model, 8)
         jax.tree.map(np.testing.assert_array_equal, back, variables)
+    convert(f"{tmp_path}:best", str(tmp_path / "best.safetensors"), "small")
+    for source in (f"{tmp_path}:best", tmp_path / "best.safetensors"):
+        assert not any(np.any(value) for value in pretrained.load(source, model).values())
 
 
 # Vision transformers for images of another size.
