@@ -1,9 +1,14 @@
-"""Pictures of what a run sees.
+"""Pictures of what a run sees, and where.
 
     python -m fixed_head_jax.visualize augment --config=digits --out=x.png
 
 shows training images as evaluation takes them, each beside draws of its augmentation. Config keys
 are set as for main.py: `--config.augment.mixup=0.2`.
+
+    python -m fixed_head_jax.visualize maps --workdir=RUN --images PHOTOGRAPHS --out=x.png
+
+shows photographs beside the maps of their most probable classes, of the least probable one, or of
+`--classes=cat,dog`, at the size of training or at others: `--size=224,448`.
 """
 
 import itertools
@@ -19,6 +24,9 @@ from jaxtyping import Float, UInt8
 from fixed_head_jax.configs.common import KEYS, settle
 from fixed_head_jax.data.loader import disk_batches
 from fixed_head_jax.display.pictures import check_png_path, contact_sheet, write_png
+from fixed_head_jax.inference import load
+from fixed_head_jax.inference.files import find_images
+from fixed_head_jax.inference.map_sheet import map_sheet
 from fixed_head_jax.settings import config_flag
 from fixed_head_jax.settings.command_line import Parser, user_errors
 from fixed_head_jax.tasks import NEEDS
@@ -72,24 +80,27 @@ def augmentation_sheet(
     (whole,) = read(num_steps=1)
     names = [source.class_names[label] if label >= 0 else "" for label in whole["label"]]
     columns = [zip(_levels(eval_augment(jnp.asarray(whole["image"])), config), names, strict=True)]
+    heads = ["as evaluated"]
     train_augment, rng = jax.jit(train_augment), jax.random.key(config.seed)
     crops = host_crops(config, takes_views)
     for draw, batch in enumerate(read(num_steps=draws, crops=crops, seed=config.seed)):
         rngs = jax.random.split(jax.random.fold_in(rng, draw), examples + 1)
         batch = train_augment(rngs[:-1], rngs[-1], batch)
         views = [batch["image"]] if "image" in batch else [*batch["global"], *batch["local"]]
-        for view in views:
-            columns.append(zip(_levels(view, config), _shares(batch), strict=True))
+        for number, view in enumerate(views, start=1):
+            heads.append(f"draw {draw + 1}" + f", view {number}" * takes_views)
+            columns.append(zip(_levels(view, config), _shares(batch, names), strict=True))
     images, captions = zip(*itertools.chain(*zip(*columns, strict=True)), strict=True)
-    return contact_sheet(images, len(columns), cell, captions)
+    return contact_sheet(images, len(columns), cell, captions, heads)
 
 
-def _shares(batch):
+def _shares(batch, names):
     """Returns the share that every example keeps of its own label, as text; "" if not mixed."""
     if "targets" not in batch:
         return [""] * len(batch["label"])
     targets, labels = np.asarray(batch["targets"]), np.asarray(batch["label"])
-    return [f"{share:.2f}" for share in targets[np.arange(len(labels)), labels]]
+    shares = targets[np.arange(len(labels)), labels]
+    return [f"{share:.0%} {name}" for share, name in zip(shares, names, strict=True)]
 
 
 def _levels(images: Float[jax.Array, "b h w c"], config: Any) -> UInt8[np.ndarray, "b h w c"]:
@@ -108,12 +119,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
     augment.add_argument("--examples", type=int, default=6, help="rows")
     augment.add_argument("--draws", type=int, default=8, help="augmented images in a row")
     augment.add_argument("--cell", type=int, default=128, help="side of an image in pixels")
+    augment.set_defaults(draw=_draw_augment)
+    maps = commands.add_parser("maps", help="where a trained network sees which class")
+    maps.add_argument("--workdir", required=True, help="of the run")
+    maps.add_argument("--images", required=True, nargs="+", help="files, folders, patterns")
+    maps.add_argument("--out", required=True, help="the PNG file to write")
+    maps.add_argument("--classes", type=_listed, default=[], help="names, separated by commas")
+    maps.add_argument("--top_k", type=int, default=3, help="most probable classes, without names")
+    maps.add_argument("--size", type=_sizes, default=[], help="in pixels, such as 224,448")
+    maps.add_argument("--scale", choices=("joint", "each"), default="joint", help="of the colours")
+    maps.add_argument("--which", choices=("best", "last"), default="best", help="checkpoint")
+    maps.set_defaults(draw=_draw_maps)
     options, overrides = parser.parse_known_args(arguments)
     with user_errors(parser):
         check_png_path(options.out)
-        config = load_config(options.config, overrides)
-        sheet = augmentation_sheet(config, options.examples, options.draws, options.cell)
-        write_png(options.out, sheet)
+        write_png(options.out, options.draw(options, overrides))
+
+
+def _draw_augment(options, overrides):
+    config = load_config(options.config, overrides)
+    return augmentation_sheet(config, options.examples, options.draws, options.cell)
+
+
+def _draw_maps(options, others):
+    if others:
+        raise ValueError(f"unknown argument {others[0]!r}")
+    if options.top_k < 1:
+        raise ValueError(f"--top_k={options.top_k} must be at least 1")
+    predictor, images = load(options.workdir, options.which), list(find_images(options.images))
+    return map_sheet(
+        predictor, images, classes=options.classes, top_k=options.top_k, sizes=options.size,
+        is_joint=options.scale == "joint",
+    )  # fmt: skip
+
+
+def _listed(text):
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _sizes(text):
+    return [int(size) for size in _listed(text)]
 
 
 if __name__ == "__main__":

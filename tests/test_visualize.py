@@ -12,8 +12,12 @@ from fixed_head_jax.display.pictures import GUTTER, contact_sheet, write_png
 DIGITS = "digits"
 
 
-def cut(sheet, rows, columns, cell):
+HEADS = 16  # pixels of the line above a sheet of augmentations
+
+
+def cut(sheet, rows, columns, cell, heads=0):
     """Returns the images [rows, columns, cell, cell, 3] of a sheet, and the strips below them."""
+    sheet = sheet[heads:]
     height = (len(sheet) - GUTTER) // rows
     cells = sheet[GUTTER:, GUTTER:].reshape(rows, height, columns, cell + GUTTER, 3)
     cells = cells.swapaxes(1, 2)[:, :, :, :cell]
@@ -85,7 +89,8 @@ def test_without_augmentation_all_columns_show_the_image_of_evaluation(data_dir)
     source = open_dataset("digits", "train", data_dir).source
     index = np.random.default_rng(config.seed).choice(len(source), 3, replace=False)
     images, _ = source.read(index.astype(np.int32))
-    cells, strips = cut(sheet, 3, 3, 8)
+    cells, strips = cut(sheet, 3, 3, 8, HEADS)
+    assert (sheet[:HEADS] < 128).any()
     np.testing.assert_array_equal(cells, np.broadcast_to(images[:, None], cells.shape))
     assert (strips[:, 0] < 128).any((1, 2, 3)).all()  # names of classes
     assert (strips[:, 1:] == 255).all()
@@ -97,7 +102,7 @@ def test_draws_differ_and_mixed_images_say_their_share(data_dir):
     config.data_dir, config.augment.mixup = data_dir, 1.0
     config.data.image_size, config.data.train_crop = 32, "random_resized"
     config.augment.pad_crop = 0
-    cells, strips = cut(visualize.augmentation_sheet(config, 2, 3, 32), 2, 4, 32)
+    cells, strips = cut(visualize.augmentation_sheet(config, 2, 3, 32), 2, 4, 32, HEADS)
     assert len({image.tobytes() for image in cells.reshape(8, -1)}) == 8
     assert (strips < 128).any((2, 3, 4)).all()
 

@@ -129,6 +129,7 @@ def _define(argv):
     add(flags.DEFINE_string, "out", None, "with predict: .csv, .json, .jsonl or .parquet to write")
     add(flags.DEFINE_integer, "top_k", 5, "with predict: classes of each photograph")
     add(flags.DEFINE_bool, "features", False, "with predict: writes the features, too")
+    add(flags.DEFINE_bool, "maps", False, "with predict: draws class maps over the photographs")
     add(flags.DEFINE_string, "which", "best", "with predict: the best checkpoint or the last")
     add(flags.DEFINE_bool, "distributed", False, "joins the other processes of a cluster")
     add(flags.DEFINE_string, "part", "", "of the names to list")

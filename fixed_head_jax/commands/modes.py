@@ -83,8 +83,9 @@ def predict(line: CommandLine) -> None:
     with user_errors():
         predictor = load(flags.workdir, flags.which)
         predict_files(
-            predictor, flags.images, flags.out, top_k=flags.top_k, features=flags.features
-        )
+            predictor, flags.images, flags.out, top_k=flags.top_k, features=flags.features,
+            maps=flags.maps,
+        )  # fmt: skip
 
 
 def join_cluster() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 GUTTER = 4  # white pixels around every cell
-_CAPTION = 14  # height of a line of text below an image
+_CAPTION = 16  # height of a line of text below an image
 _LINE = 20  # and beside a strip
 _SHARP = 4  # from this enlargement on pixels stay squares: interpolated, few pixels are a blur
 
@@ -19,6 +19,7 @@ def contact_sheet(
     columns: int,
     cell: int,
     captions: Sequence[str] | None = None,
+    heads: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Lays images out in rows on white, each resized to a square cell.
 
@@ -26,10 +27,11 @@ def contact_sheet(
         images: uint8 [h, w, 1] or [h, w, 3], of any sizes, row by row.
         columns: images in a row, >= 1.
         cell: side of a cell in pixels, >= 1.
-        captions: a line of text (ASCII) under every image, cut off at the width of its cell.
+        captions: a line of text under every image, cut off at the width of its cell.
+        heads: a line of text above every column.
 
     Raises:
-        ValueError: if there are no images, or `columns`, `cell` or the captions do not fit.
+        ValueError: if there are no images, or `columns`, `cell` or the texts do not fit.
     """
     if not len(images):
         raise ValueError("images must hold at least one image, got none")
@@ -38,12 +40,19 @@ def contact_sheet(
             raise ValueError(f"{name} must be at least 1, got {value}")
     if captions is not None and len(captions) != len(images):
         raise ValueError(f"captions must be one for each of {len(images)}, got {len(captions)}")
-    text = _CAPTION if captions else 0
+    if len(heads) not in (0, columns):
+        raise ValueError(f"heads must be one for each of {columns} columns, got {len(heads)}")
+    text, top_margin = _CAPTION if captions else 0, _CAPTION if heads else 0
     rows = -(-len(images) // columns)
     down, across = cell + text + GUTTER, cell + GUTTER
-    sheet = np.full((rows * down + GUTTER, columns * across + GUTTER, 3), 255, np.uint8)
+    size = top_margin + rows * down + GUTTER, columns * across + GUTTER
+    sheet = np.full((*size, 3), 255, np.uint8)
+    for column, head in enumerate(heads):
+        left = GUTTER + column * across
+        _write(sheet[GUTTER : GUTTER + _CAPTION, left : left + cell], head)
     for index, image in enumerate(images):
-        top, left = GUTTER + index // columns * down, GUTTER + index % columns * across
+        top = top_margin + GUTTER + index // columns * down
+        left = GUTTER + index % columns * across
         sheet[top : top + cell, left : left + cell] = _resize(image, cell)
         if captions:
             _write(sheet[top + cell : top + cell + text, left : left + cell], captions[index])
@@ -60,7 +69,7 @@ def strips(
 
     Args:
         rows: images of each strip as in `contact_sheet`, equally many in all.
-        captions: lines of text (ASCII) of each strip, cut off at `width`.
+        captions: lines of text of each strip, cut off at `width`.
         cell: side of an image on the sheet in pixels, >= 1; it has room for a line every 20.
         width: of the captions in pixels, >= 1.
 
@@ -133,8 +142,9 @@ def _resize(image, cell):
 
 
 def _write(strip, caption):
-    """Writes black text into a strip of a sheet, in place."""
-    line, size = np.full(strip.shape, 255, np.uint8), len(strip) / 14
-    place, font = (1, round(10 * size)), cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(line, caption, place, font, 0.33 * size, (0, 0, 0), 1, cv2.LINE_AA)
-    strip[...] = line
+    """Writes black text into a strip of a sheet, in place; what is too wide is cut off."""
+    height, width = strip.shape[:2]
+    line = Image.new("L", (width, height), 255)
+    font = ImageFont.load_default(round(0.75 * height))
+    ImageDraw.Draw(line).text((1, height / 2), caption, 0, font, anchor="lm")
+    strip[...] = np.asarray(line)[..., None]

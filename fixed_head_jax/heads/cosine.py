@@ -78,6 +78,7 @@ class Cosine(Head):
     def check_capacity(self, dim: int) -> None:
         """Any number of classes fits."""
 
+    compares_directions: ClassVar[bool] = True
     class_vectors = direction_class_vectors
 
     @nn.compact
@@ -137,6 +138,7 @@ class CosFace(Head):
     def check_capacity(self, dim: int) -> None:
         """Any number of classes fits."""
 
+    compares_directions: ClassVar[bool] = True
     class_vectors = direction_class_vectors
 
     @nn.compact
@@ -190,6 +192,7 @@ class ArcFace(Head):
     def check_capacity(self, dim: int) -> None:
         """Any number of classes fits."""
 
+    compares_directions: ClassVar[bool] = True
     class_vectors = direction_class_vectors
 
     @nn.compact

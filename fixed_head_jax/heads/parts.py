@@ -16,10 +16,12 @@ class Head(nn.Module):
     Attributes:
         embeds: whether it has `embed` and `classify` in place of `class_vectors`.
         has_margin: whether it has `training_logits`.
+        compares_directions: whether the lengths of its class vectors count for nothing.
     """
 
     embeds: ClassVar[bool] = False
     has_margin: ClassVar[bool] = False
+    compares_directions: ClassVar[bool] = False
 
 
 def fixed_kernel(head: nn.Module, draw: Callable, dim: int) -> Float[Array, "d k"]:

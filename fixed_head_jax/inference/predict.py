@@ -17,11 +17,16 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from fixed_head_jax.display.numbers import format_number, format_seconds
+from fixed_head_jax.display.pictures import write_png
 from fixed_head_jax.inference.files import find_images
-from fixed_head_jax.inference.predictor import Predictor, Preprocessing
+from fixed_head_jax.inference.map_sheet import map_picture
+from fixed_head_jax.inference.maps import check_maps
+from fixed_head_jax.inference.predictor import Predictions, Predictor, Preprocessing
 from fixed_head_jax.inference.rows import check_path, open_array, open_rows
 from fixed_head_jax.inference.score import Score
 
+_BESIDE = ("problems.txt", "features.npy", "confusion.csv", "maps")
+_MAPS = 3  # classes that are drawn of each photograph, and the least probable one
 _AHEAD = 3  # batches that are read before they are needed
 
 
@@ -45,6 +50,7 @@ def predict_files(
     *,
     top_k: int = 5,
     features: bool = False,
+    maps: bool = False,
 ) -> None:
     """Classifies files, writes a row for each and prints what came of it.
 
@@ -59,16 +65,20 @@ def predict_files(
             it come, with its name, "_problems.txt", "_features.npy" and "_confusion.csv".
         top_k: classes in a row, >= 1.
         features: whether to write the features, a row for each of the table's.
+        maps: whether to draw the class maps of every photograph, in a folder "_maps".
 
     Raises:
         ValueError: on a wrong argument, or where there is no image.
     """
     target = None if out is None else Path(out).expanduser()
-    _check(target, top_k, features)
+    _check(target, top_k, features, maps)
+    if maps:
+        check_maps(predictor.model)
     count = sum(1 for _ in find_images(images))  # for the bar; they may be too many to keep
     if not count:
         raise ValueError(f"--images={', '.join(images)} holds no image")
-    score, num_bad, started = Score(predictor.class_names), 0, time.monotonic()
+    score, started = Score(predictor.class_names), time.monotonic()
+    num_bad = drawn = 0
     with _open_outputs(target, features) as outputs, _bar(count) as bar:
         for good, bad in read_batches(predictor, find_images(images)):
             num_bad += len(bad)
@@ -81,8 +91,11 @@ def predict_files(
                 for photograph, classes in zip(good, best, strict=True):
                     outputs.write(_row(photograph.name, classes))
                     score.add(photograph.path, classes[0][0])
+                if maps:
+                    _draw_maps(predictor, good, predictions, beside(target, "maps"), drawn)
+                drawn += len(good)
             bar.update(len(good) + len(bad))
-    _report(target, count, num_bad, time.monotonic() - started, score, features)
+    _report(target, count, num_bad, time.monotonic() - started, score)
 
 
 def read_batches(
@@ -152,11 +165,22 @@ def _nowhere():
     return contextlib.nullcontext(lambda rows: None)
 
 
-def _check(target, top_k, features):
+def _draw_maps(predictor, photographs, predictions, folder, first):
+    """Draws the class maps of photographs, numbered as their rows are, from `first` on."""
+    folder.mkdir(exist_ok=True)
+    for i, photograph in enumerate(photographs):
+        one = Predictions(*(part[i : i + 1] for part in predictions))
+        name = photograph.path.name
+        picture = map_picture(predictor, name, photograph.pixels, one, _MAPS)
+        write_png(folder / f"{first + i:06}_{photograph.path.stem}.png", picture)
+
+
+def _check(target, top_k, features, maps):
     if top_k < 1:
         raise ValueError(f"--top_k={top_k} must be at least 1")
-    if features and target is None:
-        raise ValueError("--features needs --out, beside which they are written")
+    for name, asked in (("features", features), ("maps", maps)):
+        if asked and target is None:
+            raise ValueError(f"--{name} needs --out, beside which they are written")
     if target:
         check_path(target)
 
@@ -179,7 +203,7 @@ def _print_row(row):
     tqdm.write(f"{name}  {shown}")
 
 
-def _report(target, count, num_bad, seconds, score, features):
+def _report(target, count, num_bad, seconds, score):
     """Prints what came of it, and writes the confusion matrix."""
     rate = format_number(count / seconds)
     print(f"{count:,} files in {format_seconds(seconds)}, {rate} images/s")
@@ -189,11 +213,9 @@ def _report(target, count, num_bad, seconds, score, features):
         print(score.describe())
     if target is None:
         return
-    problems = beside(target, "problems.txt")
     if not num_bad:
-        problems.unlink()
-    written = [target, *[beside(target, "features.npy")] * features, *[problems] * bool(num_bad)]
+        beside(target, "problems.txt").unlink()
     if score:
         score.write(beside(target, "confusion.csv"))
-        written.append(beside(target, "confusion.csv"))
-    print(f"written: {', '.join(map(str, written))}")
+    files = [beside(target, ending) for ending in _BESIDE]
+    print(f"written: {', '.join(str(file) for file in (target, *files) if file.exists())}")

@@ -104,7 +104,7 @@ class Predictor:
         """
         if not len(images):
             raise ValueError("images must hold at least one image, got none")
-        fitted = [self._fit(image) for image in images]
+        fitted = [self.fit(image) for image in images]
         parts = [
             self.outputs(np.stack(fitted[start : start + self.batch_size]))
             for start in range(0, len(fitted), self.batch_size)
@@ -120,6 +120,22 @@ class Predictor:
         padded = min(1 << (count - 1).bit_length(), self.batch_size)
         images = np.pad(images, ((0, padded - count), (0, 0), (0, 0), (0, 0)))
         return Predictions(*(part[:count] for part in jax.device_get(self._program(images))))
+
+    def at_size(self, size: int) -> "Predictor":
+        """Returns the predictor of photographs at another size, in pixels: see them more finely.
+
+        Whole: the centre crop that evaluation makes at the size of training is not made.
+        """
+        shape = (size, size, self.preprocessing.image_shape[2])
+        preprocessing = self.preprocessing._replace(image_shape=shape, resize_size=0)
+        return dataclasses.replace(self, preprocessing=preprocessing)
+
+    def fit(self, image: Any) -> UInt8[np.ndarray, "h w c"]:
+        """Returns the pixels of an image, see the call, as the model takes them."""
+        if isinstance(image, str | Path):
+            return self.preprocessing.read(Path(image).read_bytes())
+        channels = self.preprocessing.image_shape[2]
+        return self.preprocessing.fit(as_pixels(image, channels))
 
     def top_k(self, predictions: Predictions, k: int = 5) -> list[list[tuple[str, float]]]:
         """Returns of each image the k most probable classes, by name, and their probabilities."""
@@ -143,13 +159,6 @@ class Predictor:
             return Predictions(probabilities, outputs["features"], outputs["feature_map"])
 
         return lambda images: program(variables, images)
-
-    def _fit(self, image):
-        """Returns the pixels of an image as the model takes them."""
-        if isinstance(image, str | Path):
-            return self.preprocessing.read(Path(image).read_bytes())
-        channels = self.preprocessing.image_shape[2]
-        return self.preprocessing.fit(as_pixels(image, channels))
 
 
 def load(workdir: str | Path, which: str = "best") -> Predictor:

@@ -14,6 +14,8 @@ from fixed_head_jax.data.sources import Source
 from fixed_head_jax.display.numbers import format_number
 from fixed_head_jax.display.pictures import encode_png
 from fixed_head_jax.inference import Predictor
+from fixed_head_jax.inference.map_sheet import map_sheet
+from fixed_head_jax.inference.maps import check_maps
 from fixed_head_jax.reports import drawings
 from fixed_head_jax.reports import page as html
 from fixed_head_jax.reports.calibration import calibrate
@@ -25,6 +27,7 @@ from fixed_head_jax.training.experiment.images import open_splits
 
 _MATRIX = 40  # classes whose confusions are drawn; of more, the most frequent are listed
 _MISTAKES, _CONFUSIONS = 12, 20
+_MAPPED = 3  # images whose class maps are shown
 _SMALL = 64  # pixels; the squares of smaller photographs are enlarged whole
 
 
@@ -116,6 +119,7 @@ def _measured(config: Any, predictor: Predictor) -> Iterator[str]:
     )
     yield html.section("Features", html.side_by_side(*_features(outputs, is_right)))
     yield html.section("Most confident mistakes", _mistakes(outputs, predictor, source))
+    yield html.section("Class maps", _maps(outputs, predictor, source))
 
 
 def _confusions(outputs: Outputs, predictor: Predictor) -> str:
@@ -159,6 +163,18 @@ def _mistakes(outputs: Outputs, predictor: Predictor, source: Source) -> str:
         )
         for i, image in zip(worst, images, strict=True)
     )
+
+
+def _maps(outputs: Outputs, predictor: Predictor, source: Source) -> str:
+    """Returns the maps of a few images, or nothing where the model has none."""
+    try:
+        check_maps(predictor.model)
+    except ValueError:
+        return ""
+    images, _ = source.read(outputs.indices[:_MAPPED])
+    sheet = map_sheet(predictor, list(images), top_k=2)
+    caption = "Where each class is seen, on one scale for each image: most probable classes, least."
+    return html.picture(encode_png(sheet), caption, is_wide=True)
 
 
 def _pictures(folder: Path) -> Iterator[str]:

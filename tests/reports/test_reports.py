@@ -66,7 +66,7 @@ def test_a_run(run):
     reader = read(write_report(folder))
     assert reader.titles == [
         "Result", "Training", "Confusions", "Calibration", "Features", "Most confident mistakes",
-        "Size", "Config", "How it was made",
+        "Class maps", "Size", "Config", "How it was made",
     ]  # fmt: skip
     assert all(source.startswith(("data:", "#")) for source in reader.sources)
     assert f"{result['eval/accuracy']:.4g}" in reader.texts
