@@ -109,7 +109,7 @@ def evaluate_config(config: ConfigDict, folder: str | Path) -> dict[int, dict[st
     with user_errors():
         is_new = last_step(folder) is None
         trained = {} if has_weights and is_new else folders.read_config(folder)
-        run = experiment.build(config, read_weights=has_weights and is_new)
+        run = experiment.build(config, has_weights and is_new, needs_head=True)
         if is_new and not run.initial:
             raise BadInput(f"workdir {str(folder)!r} has no checkpoint yet; train first")
         _claim(run, folder, common.EVALUATION_MAY_DIFFER, is_kept=True)
@@ -146,7 +146,7 @@ def _build(config, folder):
     """Checks the config and claims its folder for training, before anything is compiled."""
     with user_errors():
         step = last_step(folder)
-        run = experiment.build(config, read_weights=step is None, leaves_head_out=True)
+        run = experiment.build(config, read_weights=step is None)
         # What a stage starts from is in its plan: the folder of all stages may move.
         may_differ = (*common.may_differ(config), *(("init_from",) if step is not None else ()))
         if step is not None and step > run.total_steps:

@@ -213,6 +213,72 @@ def test_shalev_release():
         pretrained.from_torch(release, model, 8)
 
 
+# Heads of other classes.
+
+
+def head_of(num_classes, **others):
+    arrays = {"weight": np.ones((num_classes, 4)), "bias": np.ones(num_classes), **others}
+    return {f"linear.{name}": value for name, value in arrays.items() if value is not None}
+
+
+OTHER_HEADS = {
+    "more classes": (head_of(1000), "linear", "1,000 classes in the weights, 3 here"),
+    "fixed vectors of more": (
+        head_of(9, weight=None, fixed_weight=np.ones((9, 4))), "random",
+        "bias, fixed_weight of 9 classes in the weights, fixed_weight of 3 classes here",
+    ),
+    "learned for fixed": (
+        head_of(3), "random",
+        "bias, weight of 3 classes in the weights, fixed_weight of 3 classes here",
+    ),
+    "no head": ({}, "linear", "none in the weights, bias, weight of 3 classes here"),
+    "none here": (head_of(9), "identity", "bias, weight of 9 classes in the weights, none here"),
+    "t-vMF for linear": (
+        head_of(3, raw_scale=np.ones(1), kappa=np.ones(1)), "linear",
+        "bias, raw_scale, weight of 3 classes in the weights, bias, weight of 3 classes here",
+    ),
+    "Self-Classifier": (
+        {"module.mlp_head.mlp.0.weight": np.ones((4, 4)), "module.cls_0.weight": np.ones((7, 4))},
+        "linear", "cls_0.weight, mlp_head.mlp.0.weight in the weights, bias, weight of 3 classes "
+        "here",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given, head, line", OTHER_HEADS.values(), ids=OTHER_HEADS)
+def test_a_head_of_other_classes_is_left_out_and_told(given, head, line):
+    model, told = classifier(head), []
+    variables = pretrained.from_torch(BACKBONE | given, model, 8, on_other_head=told.append)
+    assert told == [f"head left out: {line}"]
+    back = pretrained.to_torch(variables, model)
+    assert same({name: back[name] for name in BACKBONE}, BACKBONE)
+    skipping = pretrained.from_torch(BACKBONE | given, model, 8, skip_head=True)
+    jax.tree.map(np.testing.assert_array_equal, variables, skipping)
+    with pytest.raises(ValueError, match="the weights do not fit the model; .*head"):
+        pretrained.from_torch(BACKBONE | given, model, 8)
+    pretrained.from_torch(BACKBONE | given, model, 8, skip_head=True, on_other_head=told.append)
+    assert len(told) == 1
+
+
+def test_what_is_no_other_head_is_loaded_or_refused():
+    told = []
+    load = partial(pretrained.from_torch, image_size=8, on_other_head=told.append)
+    assert same(pretrained.to_torch(load(LINEAR, classifier()), classifier()), LINEAR)
+    load(kobayashi(16.0), classifier("tvmf"))
+    load(LINEAR | {"linear.bias": np.ones(9)}, classifier(), skip=(r"^head\.bias$",))
+    refused = {
+        "half a backbone": {key: value for key, value in LINEAR.items() if "bn1" not in key},
+        "half a backbone, other classes": BACKBONE | head_of(9) | {"conv1.weight": np.ones(3)},
+        "other features": LINEAR | {"linear.weight": np.ones((3, 8))},
+    }
+    for given in refused.values():
+        with pytest.raises(ValueError, match="the weights do not fit the model"):
+            load(given, classifier())
+    assert told == ["head left out: 9 classes in the weights, 3 here"]
+    with pytest.raises(ValueError, match="a head with kappa=-0.3, the model has 16"):
+        load(kobayashi(-0.3), classifier("tvmf"))
+
+
 # Files.
 
 

@@ -61,14 +61,14 @@ class Run(NamedTuple):
     groups: str  # table of the layers and how they train, where `config.transfer` groups them
 
 
-def build(config: ConfigDict, read_weights: bool = True, leaves_head_out: bool = False) -> Run:
+def build(config: ConfigDict, read_weights: bool = True, needs_head: bool = False) -> Run:
     """Checks a config and builds what it names.
 
     Args:
         config: every key of `configs/common.py`, in its range: see `check` there.
         read_weights: whether to read what `init_from` names; a resumed run does without.
-        leaves_head_out: whether the head of these weights, where it is of another number of classes
-            or of another kind, is left out with a warning, or refused.
+        needs_head: whether these weights are refused if their head is of another number of classes
+            or of another kind, as it is where they are measured, or it is left out with a warning.
 
     Raises:
         ValueError: on anything the config gets wrong, in one line; if the compiler adds up wrongly.
@@ -109,9 +109,7 @@ def build(config: ConfigDict, read_weights: bool = True, leaves_head_out: bool =
     initial = {}
     if read_weights:
         skip = (*config.init_skip, *transfer.skip_patterns(dials, params, layers))
-        initial = _initial_variables(
-            config, model, source.image_shape, skip, leaves_head_out, dials
-        )
+        initial = _initial_variables(config, model, source.image_shape, skip, needs_head, dials)
     predict = make_collect(
         model, select_probabilities, eval_augment, splits.eval, config.eval_batch_size, mesh
     )
@@ -246,7 +244,7 @@ def _check_evaluator(name, needs, predicts_labels, model, fit_data):
         )
 
 
-def _initial_variables(config, model, image_shape, skip, leaves_head_out, dials):
+def _initial_variables(config, model, image_shape, skip, needs_head, dials):
     """Returns the variables that `init_from` gives, or none."""
     if not config.init_from and config.init_skip:
         raise ValueError(
@@ -258,14 +256,14 @@ def _initial_variables(config, model, image_shape, skip, leaves_head_out, dials)
     weights, rng = pretrained.load(config.init_from, model), jax.random.key(config.seed)
 
     def warn(line):
-        if dials.l2_sp:
+        if dials.l2_sp or dials.lr_head == 0:
+            dial = "l2_sp=True pulls it to" if dials.l2_sp else "lr_head=0 keeps"
             raise ValueError(
-                f"{line}; transfer.l2_sp=True would pull it to values that were drawn; set "
-                "transfer.new_layers=1, so that it is not pulled"
+                f"{line}, but transfer.{dial} the one it starts with; set transfer.new_layers=1"
             )
         logging.warning("%s; it starts anew", line)
 
-    on_other_head = warn if leaves_head_out else None
+    on_other_head = None if needs_head else warn
     return pretrained.from_torch(
         weights, model, image_shape, skip=skip, rng=rng, on_other_head=on_other_head
     )
