@@ -22,6 +22,7 @@ from fixed_head_jax.model import Classifier
 from fixed_head_jax.pretrained import conversion
 from fixed_head_jax.pretrained.conversion import convert
 from fixed_head_jax.pretrained.files import read_weights
+from fixed_head_jax.pretrained.runs import as_run
 from fixed_head_jax.pretrained.torch_names import plain_names
 from tests.pretrained.torch_pickles import save
 
@@ -363,3 +364,20 @@ def test_converting_resamples_nothing(monkeypatch, tmp_path):
         convert(source, target, "small_vit", 8)
     convert(source, target, "small_vit", 10)
     assert same(load_file(target), load_file(source))
+
+
+def test_checkpoints_of_runs_by_name(tmp_path):
+    for source, message in (
+        (f"{tmp_path}:bset", "unknown checkpoint 'bset'; known: last, best"),
+        (f"{tmp_path}:best", "holds no checkpoint"),
+        (tmp_path, "holds no checkpoint"),
+        (f"{tmp_path}/no:best", "weights file '.*/no:best' does not exist"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pretrained.load(source, classifier())
+    colon = tmp_path / "run:best"
+    colon.mkdir()
+    (tmp_path / "run").mkdir()
+    assert as_run(colon) == (colon, "last") and as_run(f"{colon}:best") == (colon, "best")
+    save_file(BACKBONE, tmp_path / "run:a.safetensors")
+    assert as_run(tmp_path / "run:a.safetensors") is None
