@@ -1,6 +1,7 @@
 """The loop: same bits twice, after an interruption, and on any number of devices."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from fixed_head_jax.pretrained.conversion import convert
 from fixed_head_jax.pretrained.files import read_weights
 from fixed_head_jax.storage.checkpoint import Checkpoints, DamagedCheckpointError, last_step
 from fixed_head_jax.storage.workdir import claim
-from fixed_head_jax.training import experiment, loop
+from fixed_head_jax.training import experiment, loop, screen
 from fixed_head_jax.training.interval_log import NonFiniteLossError
 from tests.loops import final_state, logged, same_bits, stop_after
 
@@ -210,17 +211,17 @@ def test_init_from_what_does_not_fit_is_refused(make_config, source, tmp_path):
 
 
 def test_a_head_of_another_kind_is_left_out_of_a_start_and_refused_where_it_is_measured(
-    make_config, source, caplog
+    make_config, source
 ):
     config = make_config(init_from=source, **{"model.head": "hadamard"})
     with pytest.raises(ValueError, match="missing: head.scale; unexpected: head.fixed_weight"):
         experiment.build(config, needs_head=True)
-    assert not caplog.messages
     run = experiment.build(config)
-    assert caplog.messages == [
-        "head left out: bias, fixed_weight of 10 classes in the weights, bias, scale here; it "
-        "starts anew"
-    ]
+    assert run.left_out == (
+        "head left out: bias, fixed_weight of 10 classes in the weights, bias, scale here"
+    )
+    assert run.left_out in screen.describe(run, Path("folder"), 0, False)
+    assert "from scratch" in screen.describe(run._replace(initial={}), Path("folder"), 0, False)
     started, drawn = (jax.jit(run.create_state)(initial) for initial in (run.initial, {}))
     assert same_bits(started.params["head"], drawn.params["head"])
     weights = pretrained.load(f"{source}:best", get_model(10, "tiny"))
