@@ -127,15 +127,10 @@ def _from_hub(source, name):
     try:
         get_hf_file_metadata(url)  # fails at once, where the download tries for 20 seconds
         file = hf_hub_download(repository, addresses.HUB_FILE, force_download=bool(cached))
-    except GatedRepoError as error:
-        raise _by_hand(
-            source, url, "its owner asks who you are; log in by `hf auth login`"
-        ) from error
-    except (RepositoryNotFoundError, EntryNotFoundError) as error:
-        if isinstance(error, LocalEntryNotFoundError):
-            raise _by_hand(source, url, error, damaged) from error
-        raise ValueError(f"there is no {url}{_hint(source)}") from error
     except Exception as error:  # of the client's own kinds, which differ between its versions
+        missing = isinstance(error, RepositoryNotFoundError | EntryNotFoundError)
+        if missing and not isinstance(error, GatedRepoError | LocalEntryNotFoundError):
+            raise ValueError(f"there is no {url}{_hint(source)}") from error
         raise _by_hand(source, url, error, damaged) from error
     if not _fits_its_name(file):
         raise ValueError(f"what {url} gives does not have its checksum; repeat the command")

@@ -47,15 +47,22 @@ def _read_torch(path):
     try:
         arrays = read_torch(path, unwrap)
     except UnknownNameError as error:
-        raise ValueError(f"{str(path)!r} cannot be read: {_reason(str(error))}") from error
+        why = _reason(_printable(error))
+        raise ValueError(f"{str(path)!r} cannot be read: {why}") from error
     except Exception as error:  # of many kinds: whatever is wrong, the file cannot be read
-        why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        why = f"{type(error).__name__}: {_printable(error)}"
         raise ValueError(
             f"{str(path)!r} cannot be read: damaged, or not a file of weights ({why})"
         ) from error
     if not arrays:
         raise ValueError(f"{str(path)!r} holds no weights")
     return arrays
+
+
+def _printable(error):
+    """Returns what an error says in one line: it may repeat what a hostile file holds."""
+    text = " ".join(str(error).split())
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:120]
 
 
 def _reason(name):

@@ -160,6 +160,8 @@ def test_a_plain_pickle_is_no_file_of_weights(tmp_path, file):
 
 
 def test_what_cannot_be_read_is_named(save):
+    with pytest.raises(ValueError, match="object, os.x.?.31m y, and not weights"):
+        read_weights(save(call("os.x\x1b[31m\x0b\x0b y")))
     whole_model = mapping(model=call("torch.nn.modules.linear.Linear"))
     with pytest.raises(ValueError, match="object, torch.nn.modules.linear.Linear, and not weights"):
         read_weights(save(whole_model))
@@ -208,7 +210,7 @@ def test_tensors_outside_of_their_storage(save, lie):
 
 NESTED = {
     "a dict in itself": b"}q\x00(" + plain("model") + b"h\x00u",
-    "lists in lists": b"]" * 10**5 + b"a" * (10**5 - 1),
+    "lists in lists": b"]" * 10**4 + b"a" * (10**4 - 1),
     "tuples in tuples as a key": b"})" + b"\x85" * 10**5 + plain(1) + b"s",
     "a memo of 16 GiB": plain({}) + b"r\xff\xff\xff\x7f",
     "a text of 4 GiB": b"X\xff\xff\xff\xff",
@@ -287,7 +289,7 @@ def test_no_file_of_torch(file, tmp_path):
 def test_random_changes_never_do_more_than_fail(save, file):
     """Of files with a changed byte or two, each is read or refused in one line."""
     data, random, refused = save(WHOLE).read_bytes(), np.random.default_rng(0), 0
-    for _ in range(300):
+    for _ in range(100):
         changed = bytearray(data)
         for place in random.integers(len(data), size=2):
             changed[place] = random.integers(256)
@@ -296,7 +298,7 @@ def test_random_changes_never_do_more_than_fail(save, file):
             assert all(array.nbytes <= len(data) for array in read_weights(file).values())
         except ValueError as error:
             refused += "\n" not in str(error)
-    assert refused > 100
+    assert refused > 30
 
 
 def test_a_pickle_is_read_to_its_end_and_no_further():
