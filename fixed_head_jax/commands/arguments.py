@@ -34,6 +34,7 @@ MODES = {
 TOOLS = {
     "data": "prepares datasets, folders of photographs among them, and tells what is in them",
     "visualize": "draws what a run sees",
+    "export": "writes a trained model as a file that runs without this package",
     "ensemble": "joins the predictions of several runs",
     "pretrained": "converts weights",
     "accounting": "counts parameters and multiply-adds",

@@ -243,7 +243,9 @@ def _walsh_hadamard(features, num_classes, distinct):
     if distinct and repeats > 1:
         signs = frames.hadamard_signs(dim, repeats).T
         features = (features[:, None, :] * signs[None]).reshape(-1, dim)
-    folded = jnp.pad(features, ((0, 0), (0, -dim % order))).reshape(len(features), -1, order).sum(1)
+    folded = (
+        jnp.pad(features, ((0, 0), (0, -dim % order))).reshape(features.shape[0], -1, order).sum(1)
+    )
     bits = order.bit_length() - 1
     parts = max(-(-bits // 6), 1)  # of up to 64 x 64: larger ones cost more than another pass
     sizes = [1 << (bits + part) // parts for part in range(parts)]

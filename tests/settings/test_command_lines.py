@@ -35,6 +35,11 @@ MISTAKES = {
         (["."], "'.' holds no predictions; .*--config.save_predictions=True"),
         (["broken.npz"], "broken.npz is damaged .*; remove it"),
     ],
+    "export": [
+        ([], "required: RUN"),
+        (["run", "--format=onx", "--out=x"], "invalid choice: 'onx'"),
+        (["none", "--format=torch", "--out=x.safetensors"], "'none' holds no run"),
+    ],
     "pretrained": [
         ([], "required: command"),
         (["convert", "a.pth", "b.safetensors", "--backbone=resnet"], "invalid choice: 'resnet'"),
