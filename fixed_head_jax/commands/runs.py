@@ -109,7 +109,7 @@ def evaluate_config(config: ConfigDict, folder: str | Path) -> dict[int, dict[st
     with user_errors():
         is_new = last_step(folder) is None
         trained = {} if has_weights and is_new else folders.read_config(folder)
-        run = experiment.build(config, read_weights=has_weights and is_new)
+        run = experiment.build(config, has_weights and is_new, needs_head=True)
         if is_new and not run.initial:
             raise BadInput(f"workdir {str(folder)!r} has no checkpoint yet; train first")
         _claim(run, folder, common.EVALUATION_MAY_DIFFER, is_kept=True)

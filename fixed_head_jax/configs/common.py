@@ -101,7 +101,8 @@ KEYS = {
     "init_from": Key(
         "",
         PATH,
-        'weights to start from: .safetensors, .pth or a workdir; empty: none; "none": '
+        "weights to start from: timm:NAME, torchvision:FILE, a .safetensors or .pth file, or a "
+        'workdir (its last checkpoint; RUN:best: its best); empty: none; "none": '
         "from scratch, also where the dials of transfer or init_skip ask for weights",
         fixes="run",
     ),
