@@ -39,3 +39,9 @@ def get_config(arg: str = ""):
     if "small" in variants:
         config.data.image_size, config.data.resize_size = 64, 72
     return common.smoke(config) if "smoke" in variants else config
+
+
+def get_sweep(arg: str = ""):
+    """Every head under the same seeds and data order; `linear` is the learned baseline."""
+    del arg  # one table
+    return common.head_sweep(common.HEADS, seeds=(0, 1, 2))
