@@ -64,8 +64,17 @@ def train(
         write_text(Path(workdir) / "groups.md", run.groups)
     result = loop.train(run, workdir, stop_requested)
     if is_main and config.report:
-        print(f"report      {write_report(workdir)}", flush=True)
+        report(workdir)
     return result
+
+
+def report(workdir: str | Path) -> None:
+    """Writes the report of what has just ended, and says where; a fault in it ends nothing."""
+    try:
+        print(f"report      {write_report(workdir)}", flush=True)
+    except Exception as error:  # what was trained is saved, and a sweep goes on
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"report      not written: {reason}", flush=True)
 
 
 def _session(run: experiment.Run, step: int) -> dict[str, Any]:
