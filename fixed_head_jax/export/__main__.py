@@ -20,12 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--normalized", action="store_true", help="takes float32 images that are normalised already"
     )
+    parser.add_argument("--int8", action="store_true", help="weights of 8 bits: a quarter as large")
     options = parser.parse_args(arguments)
     with user_errors(parser):
         names = [name.strip() for name in options.outputs.split(",")]
         described = export(
             load(options.workdir, options.which), options.out, options.format, names,
-            takes_levels=not options.normalized,
+            takes_levels=not options.normalized, int8=options.int8,
         )  # fmt: skip
     size = Path(options.out).stat().st_size
     print(f"{options.out}: {size:,} bytes; {described} says what it takes and gives")

@@ -5,6 +5,7 @@ on one side only). The lowering by platform lives here and nowhere else. The fun
 so that a traced program names them: `accounting` counts operations by these names.
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from fixed_head_jax.layers.initializers import he_normal_fan_out, uniform
+
+PLAIN = "plain"  # in place of a platform: no form of its own
 
 
 class Conv(nn.Module):
@@ -45,16 +48,32 @@ class Conv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], platform: str | None = None
+    ) -> Float[Array, "b h2 w2 d"]:
+        """Convolves images; `platform`: see `convolve`."""
         size = _pair(self.kernel_size)
         padding = (size[0] // 2, size[1] // 2) if self.padding is None else _pair(self.padding)
         shape = (*size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
-        x = convolve(x.astype(self.dtype), kernel, self.strides, padding, self.groups)
+        x = convolve(x.astype(self.dtype), kernel, self.strides, padding, self.groups, platform)
         if self.use_bias:
             bias = self.param("bias", uniform(math.prod(shape[:3]) ** -0.5), (self.features,))
             x = x + _row(bias, x).astype(self.dtype)
         return x
+
+
+def plainly() -> contextlib.AbstractContextManager:
+    """Makes every `Conv` that is called inside convolve in the form without a platform: for export.
+
+    That form is one operation, which converters know and other programs have their own ways for.
+    """
+
+    def convolve_plainly(call, args, kwargs, context):
+        is_conv = isinstance(context.module, Conv) and context.method_name == "__call__"
+        return call(*args, **kwargs, **({"platform": PLAIN} if is_conv else {}))
+
+    return nn.intercept_methods(convolve_plainly)
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4, 5))
@@ -74,7 +93,7 @@ def convolve(
         strides: step of the window in pixels.
         padding: zeros (above and below, left and right).
         groups: parts that the channels are split into.
-        platform: a backend's name of JAX; the forms agree up to rounding.
+        platform: a backend's name of JAX, or `PLAIN`; the forms agree up to rounding.
     """
     size = kernel.shape[:2]
     if (platform or jax.default_backend()) == "cpu":
@@ -159,8 +178,12 @@ def average_pool(
     x: Float[Array, "b h w c"], size: int, strides: int, padding: int = 0
 ) -> Float[Array, "b h2 w2 c"]:
     """Averages size x size windows; the padding does not count in the divisor."""
-    pads = ((padding, padding), (padding, padding))
-    return nn.avg_pool(x, (size, size), (strides, strides), pads, count_include_pad=False)
+    # Not by `nn.avg_pool`, which jax2onnx replaces by one that knows no padding in numbers.
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    window, steps = (1, size, size, 1), (1, strides, strides, 1)
+    total = lax.reduce_window(x, 0.0, lax.add, window, steps, pads)
+    ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+    return total / lax.reduce_window(ones, 0.0, lax.add, window, steps, pads)
 
 
 def remat_block(block: type[nn.Module], remat: bool) -> type[nn.Module]:
