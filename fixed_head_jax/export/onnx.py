@@ -1,6 +1,7 @@
 """ONNX by jax2onnx: a graph for batches of any size."""
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ def to_onnx(program: Program, described: Mapping[str, Any]) -> bytes:
     with needs("ONNX", "jax2onnx", _INSTALL):
         import jax2onnx
 
+    # It tells, of no use to anyone, which inner shapes have no type.
+    logging.getLogger("onnx_ir.serde").setLevel(logging.ERROR)
     (batch,) = export.symbolic_shape("batch")
     model = jax2onnx.to_onnx(
         program.call, [program.images(batch)],
