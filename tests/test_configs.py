@@ -203,7 +203,7 @@ def test_images_of_the_experiment_pass_its_augmentation(name):
     """The smoke runs see the digits alone, which have one channel."""
     config = importlib.import_module(f"fixed_head_jax.configs.{name}").get_config()
     shape = (32, 32, 1 if name.endswith("digits") else 3)
-    pixels = config.data.mean, config.data.std
+    pixels = config.data.mean or (0.5,), config.data.std or (0.5,)  # (): of the images
     train_augment, eval_augment = make_augment(shape, 10, *pixels, Options(**config.augment))
     images = jax.ShapeDtypeStruct((2, *shape), jnp.uint8)
     batch = {"image": images, "label": jax.ShapeDtypeStruct((2,), jnp.int32)}

@@ -36,6 +36,7 @@ print(sorted({name.split(".")[0] for name in sys.modules} & {"jax", "numpy", "fl
 @pytest.mark.parametrize(
     "line",
     [
+        "from fixed_head_jax import load_config, train, evaluate, load",
         "from fixed_head_jax.model import get_model",
         "from fixed_head_jax.heads import frames; frames.hadamard",
         "from fixed_head_jax import pretrained; pretrained.from_torch, pretrained.to_torch",

@@ -3,6 +3,7 @@
 What a mode needs is imported when it is asked for: --help and a mistake are answered soon.
 """
 
+import os
 import runpy
 import sys
 from collections.abc import Sequence
@@ -47,7 +48,10 @@ def _run(argv, program):
     except ValueError as error:
         return EXIT_BAD_INPUT, error
     if line.mode in LISTINGS:
-        print(LISTINGS[line.mode](line.flags.part))
+        try:
+            print(LISTINGS[line.mode](line.flags.part), flush=True)
+        except BrokenPipeError:  # `| head` has read enough; nothing is flushed at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0, ""
     from fixed_head_jax.commands.modes import run_mode
 

@@ -36,7 +36,7 @@ TOOLS = {
     "visualize": "draws what a run sees",
     "export": "writes a trained model as a file that runs without this package",
     "ensemble": "joins the predictions of several runs",
-    "pretrained": "converts weights",
+    "pretrained": "lists public weights, and converts files of weights",
     "accounting": "counts parameters and multiply-adds",
 }
 _USAGE = """{program} MODE [NAME] [--FLAG=VALUE ...] [--config.KEY=VALUE ...]

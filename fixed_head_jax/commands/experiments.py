@@ -12,7 +12,6 @@ from fixed_head_jax.commands.runs import BadInput, user_errors
 from fixed_head_jax.configs import load_file
 from fixed_head_jax.configs.common import MAY_DIFFER, override
 from fixed_head_jax.evaluators.predictions import PREDICTIONS_FILE
-from fixed_head_jax.reports import write_report
 from fixed_head_jax.settings.schema import flatten
 from fixed_head_jax.storage import workdir
 from fixed_head_jax.studies import search, stages, sweep
@@ -150,7 +149,7 @@ def run_search(experiment: Experiment, folder: Path, budget: int) -> None:
 def _report(experiment: Experiment, folder: Path) -> None:
     """Writes the report of several runs, if the config asks for it."""
     if experiment.config.report and _is_main():
-        print(f"report      {write_report(folder)}", flush=True)
+        runs.report(folder)
 
 
 def _check_rows(

@@ -64,8 +64,17 @@ def train(
         write_text(Path(workdir) / "groups.md", run.groups)
     result = loop.train(run, workdir, stop_requested)
     if is_main and config.report:
-        print(f"report      {write_report(workdir)}", flush=True)
+        report(workdir)
     return result
+
+
+def report(workdir: str | Path) -> None:
+    """Writes the report of what has just ended, and says where; a fault in it ends nothing."""
+    try:
+        print(f"report      {write_report(workdir)}", flush=True)
+    except Exception as error:  # what was trained is saved, and a sweep goes on
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"report      not written: {reason}", flush=True)
 
 
 def _session(run: experiment.Run, step: int) -> dict[str, Any]:
@@ -109,7 +118,7 @@ def evaluate_config(config: ConfigDict, folder: str | Path) -> dict[int, dict[st
     with user_errors():
         is_new = last_step(folder) is None
         trained = {} if has_weights and is_new else folders.read_config(folder)
-        run = experiment.build(config, read_weights=has_weights and is_new)
+        run = experiment.build(config, has_weights and is_new, needs_head=True)
         if is_new and not run.initial:
             raise BadInput(f"workdir {str(folder)!r} has no checkpoint yet; train first")
         _claim(run, folder, common.EVALUATION_MAY_DIFFER, is_kept=True)

@@ -35,6 +35,7 @@ from fixed_head_jax.settings.kinds import (
 )
 from fixed_head_jax.settings.schema import Key, flatten, keys_of
 from fixed_head_jax.tasks import TASKS
+from fixed_head_jax.training.trackers import TRACKERS
 
 NAMES = each(choice(*EVALUATORS), distinct=True)
 KERNEL_INITS = ("uniform", "he_normal", "normal", "random_integers")
@@ -55,6 +56,12 @@ KEYS = {
         0,
         COUNT,
         "ends the run after so many evaluations without a better best_metric; 0: never",
+        fixes="nothing",
+    ),
+    "trackers": Key(
+        ("tensorboard",),
+        each(choice(*TRACKERS), distinct=True),
+        "that take the metrics, too",
         fixes="nothing",
     ),
     "report": Key(True, FLAG, "writes report.html at the end", fixes="nothing"),
@@ -94,7 +101,8 @@ KEYS = {
     "init_from": Key(
         "",
         PATH,
-        'weights to start from: .safetensors, .pth or a workdir; empty: none; "none": '
+        "weights to start from: timm:NAME, torchvision:FILE, a .safetensors or .pth file, or a "
+        'workdir (its last checkpoint; RUN:best: its best); empty: none; "none": '
         "from scratch, also where the dials of transfer or init_skip ask for weights",
         fixes="run",
     ),

@@ -8,7 +8,8 @@ FOLDER holds a folder of images for each class, or `train/` and `val/` (or `vali
 Classes, mean and standard deviation are taken from the images. ResNet-18 at 224 pixels, from
 scratch; variants:
 
-    finetune    from public weights, `--config.init_from=...`: lower rate, their statistics
+    finetune    from public weights, `--config.init_from=torchvision:resnet18-f37072fd`: lower
+                rate; size, mean and deviation are theirs
     small       at 64 pixels, for a laptop's CPU
     HEAD        another head than the learned `linear`: orthogonal, hadamard, cosine ...
 """
@@ -33,8 +34,14 @@ def get_config(arg: str = ""):
     if "finetune" in variants:
         config.optim.lr = 1e-4
         config.data.crop_scale = (0.35, 1.0)
-    else:
-        config.data.mean = config.data.std = ()
+        config.data.image_size = config.data.resize_size = 0
+    config.data.mean = config.data.std = ()
     if "small" in variants:
         config.data.image_size, config.data.resize_size = 64, 72
     return common.smoke(config) if "smoke" in variants else config
+
+
+def get_sweep(arg: str = ""):
+    """Every head under the same seeds and data order; `linear` is the learned baseline."""
+    del arg  # one table
+    return common.head_sweep(common.HEADS, seeds=(0, 1, 2))

@@ -6,6 +6,7 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fixed_head_jax.display.canvas import BLUE, ORANGE, QUIET, frame, new_figure
@@ -35,13 +36,13 @@ def sweep_chart(
         raise ValueError("rows is empty; a sweep chart needs at least one row of report.sweep_rows")
     names = [textwrap.fill(str(row["head"]), NAME_WIDTH) for row in rows]
     lines = max(name.count("\n") + 1 for name in names)
-    height = 1.2 + len(rows) * (0.24 + 0.16 * lines)
+    height = 1.4 + len(rows) * (0.24 + 0.16 * lines)
     figure = new_figure(8, height)
     axes = figure.add_subplot()
     axes.set_yticks(range(len(rows)), names, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel(f"{metric} (%)")
+    axes.set_xlabel(f"{metric} (%)\n{_sweep_caption(rows)}", parse_math=False)
     axes.set_xlim(*_limits(rows))
     axes.ticklabel_format(axis="x", useOffset=False)
     frame(axes, "x")
@@ -53,6 +54,18 @@ def sweep_chart(
     elif not any(_is_known(row["accuracy"]) for row in rows):
         _say(axes, "no run has finished yet")
     _save(figure, path)
+
+
+def _sweep_caption(rows):
+    """Says what is drawn: of how many seeds, what bars mean, what rows are compared with."""
+    counts = sorted({row.get("runs", 1) for row in rows if _is_known(row["accuracy"])}) or [0]
+    seeds = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+    baselines = sorted({row["baseline"] for row in rows})
+    shown = textwrap.shorten(baselines[0], NAME_WIDTH) if len(baselines) == 1 else "each row's own"
+    return (
+        f"mean of {seeds} seed{'s' * (counts[-1] != 1)}; bars: one standard deviation; dashed: "
+        f"{shown} (baseline)"
+    )
 
 
 def _draw_row(axes, place, row):
@@ -103,6 +116,7 @@ def search_chart(
     accuracies: Mapping[int, float | None],
     importances: Mapping[str, float],
     path: str | os.PathLike,
+    probes: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """Draws the course of a search and, beside it, how much every dial mattered.
 
@@ -110,11 +124,16 @@ def search_chart(
         accuracies: number of a trial -> its accuracy (%), None where it diverged.
         importances: dial -> its share of the whole, 0 to 1; empty where it is not known yet.
         path: the PNG file.
+        probes: name -> accuracy (%), drawn as dashed lines.
     """
     height = max(3.4, 1.0 + 0.34 * len(importances))
     figure = new_figure(10, height)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_course(left, accuracies)
+    for name, accuracy in probes.items():
+        left.axhline(accuracy, color=QUIET, linestyle="dashed", linewidth=0.8)
+        place = (left.get_xlim()[1], accuracy)
+        left.annotate(name, place, (-2, 2), textcoords="offset points", ha="right", color=QUIET)
     _draw_importances(right, importances)
     _save(figure, path)
 
@@ -151,7 +170,7 @@ def _draw_course(axes, accuracies):
 
 
 def _draw_importances(axes, importances):
-    axes.set_xlabel("importance")
+    axes.set_xlabel("importance (share of the variance, fANOVA)")
     frame(axes, "x")
     if not importances:
         axes.set_xticks([])

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Bool, Integer, UInt8
 
 from fixed_head_jax.display.pictures import encode_png, resize_square, strips
 from fixed_head_jax.display.tables import markdown
 from fixed_head_jax.storage.files import replacing, write_text
 
 CELL, GUTTER, BORDER = 128, 15, 3  # pixels of a grid
-_THUMBNAIL, _CAPTION = 64, 170  # pixels of the sheet of all classes
+WRONG = (214, 40, 40)  # the frame of an image whose label is not that of its class
+_THUMBNAIL, _CAPTION = 64, 200  # pixels of the sheet of all classes
 
 
 class RankedClass(NamedTuple):
@@ -72,8 +73,10 @@ def rank_classes(
     return [RankedClass(int(c), float(accuracies[c]), int(sizes[c])) for c in order]
 
 
-def class_grid(images: Sequence[UInt8[np.ndarray, "_h _w _c"]]) -> UInt8[np.ndarray, "s s 3"]:
-    """Lays images out in a square on white, row by row, each in a black frame.
+def class_grid(
+    images: Sequence[UInt8[np.ndarray, "_h _w _c"]], is_wrong: Bool[np.ndarray, " n"] | None = None
+) -> UInt8[np.ndarray, "s s 3"]:
+    """Lays images out in a square on white, row by row, each in a black frame, or in a red one.
 
     The side is k * 128 + (k + 1) * 15 pixels for k * k images: 444 for 9, 587 for 16. The frame, 3
     pixels wide, is drawn on the gutter around an image, so that it hides nothing.
@@ -81,6 +84,7 @@ def class_grid(images: Sequence[UInt8[np.ndarray, "_h _w _c"]]) -> UInt8[np.ndar
     Args:
         images: of one channel or three, of any sizes; each is resized to 128 x 128 pixels, see
             `pictures.resize_square`.
+        is_wrong: of each, whether its frame is red; None: of none.
 
     Raises:
         ValueError: if their number is not that of a square.
@@ -95,7 +99,7 @@ def class_grid(images: Sequence[UInt8[np.ndarray, "_h _w _c"]]) -> UInt8[np.ndar
     for index, image in enumerate(images):
         top, left = (GUTTER + place * (CELL + GUTTER) for place in divmod(index, k))
         frame = slice(top - BORDER, top + CELL + BORDER), slice(left - BORDER, left + CELL + BORDER)
-        grid[frame] = 0
+        grid[frame] = WRONG if is_wrong is not None and is_wrong[index] else 0
         grid[top : top + CELL, left : left + CELL] = resize_square(image, CELL)
     return grid
 
@@ -114,7 +118,8 @@ def draw_class_grids(
 
     `class_00_cluster_0007.png` is the grid of the first cluster, number 7, and so on; grids of an
     earlier call are removed. `classes.png` shows them all, a strip for each, and `classes.md` lists
-    every cluster. Which members are drawn depends on nothing but the arguments.
+    every cluster. Images of another label than the cluster's have a red frame. Which members are
+    drawn depends on nothing but the arguments.
 
     Args:
         folder: where to write; made if it is not there.
@@ -144,9 +149,10 @@ def draw_class_grids(
     files, rows = [], []
     for rank, one in enumerate(shown):
         drawn = _draw_members(predictions, one.cluster, class_grid_images)
-        rows.append(list(read_images(drawn)))
+        images, is_wrong = list(read_images(drawn)), labels[drawn] != assigned[one.cluster]
+        rows.append([_thumbnail(*pair) for pair in zip(images, is_wrong, strict=True)])
         files.append(folder / f"class_{rank:02d}_cluster_{one.cluster:04d}.png")
-        _write(files[-1], class_grid(rows[-1]))
+        _write(files[-1], class_grid(images, is_wrong))
     if rows:
         captions = [_caption(one, names[one.cluster]) for one in shown]
         files.append(folder / "classes.png")
@@ -164,13 +170,24 @@ def _draw_members(predictions, cluster, count):
     return np.random.RandomState(0).choice(members, count, replace=False)
 
 
+def _thumbnail(image, is_wrong):
+    """Returns an image of the sheet, in a red frame where it is wrong."""
+    thumbnail = resize_square(image, _THUMBNAIL)
+    if is_wrong:
+        framed = np.full_like(thumbnail, WRONG)
+        inner = slice(BORDER, -BORDER)
+        framed[inner, inner] = thumbnail[inner, inner]
+        return framed
+    return thumbnail
+
+
 def _name(label, class_names):
     return class_names[label] if 0 <= label < len(class_names) else "-"
 
 
 def _caption(one, name):
-    lines = f"cluster {one.cluster}", name, f"{100 * one.accuracy:.1f} % of {one.size:,} images"
-    return [line.encode("ascii", "replace").decode() for line in lines]
+    share = f"{one.size:,} images, {100 * one.accuracy:.1f} % right"
+    return [f"cluster {one.cluster}", f"taken for {name}", share]
 
 
 def _table(ranked, names, class_grid_images):
@@ -187,7 +204,8 @@ def _table(ranked, names, class_grid_images):
             ]
         )  # fmt: skip
     note = "Accuracy: share of a cluster's images that are of the class assigned to it"
-    return f"{markdown(cells)}\n{note}; - below {class_grid_images} images.\n"
+    frames = "In the pictures, images of another class have a red frame."
+    return f"{markdown(cells)}\n{note}; - below {class_grid_images} images.\n{frames}\n"
 
 
 def _write(path, image):

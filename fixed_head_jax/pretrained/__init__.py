@@ -1,9 +1,10 @@
 """Weights in and out of PyTorch: state dicts <-> variables, exactly.
 
-From the command line: `python -m fixed_head_jax.pretrained convert IN OUT --backbone=resnet50`.
+From the command line: `python -m fixed_head_jax.pretrained convert IN OUT --backbone=resnet50`;
+`list` shows public weights by name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,21 @@ import numpy as np
 from flax import traverse_util
 
 from fixed_head_jax.model import Classifier
+from fixed_head_jax.pretrained.addresses import preprocessing_of
 from fixed_head_jax.pretrained.files import read_weights
-from fixed_head_jax.pretrained.fitting import HEAD, check_patterns, fit, matches, torch_name
+from fixed_head_jax.pretrained.fitting import (
+    HEAD,
+    check_patterns,
+    compare_heads,
+    fit,
+    matches,
+    torch_name,
+)
+from fixed_head_jax.pretrained.runs import as_run
 from fixed_head_jax.pretrained.torch_names import axes_of, name_of, plain_names
 from fixed_head_jax.storage.checkpoint import read_variables
+
+__all__ = ["from_torch", "load", "preprocessing_of", "to_torch"]
 
 
 def from_torch(
@@ -28,6 +40,7 @@ def from_torch(
     skip: Sequence[str] = (),
     resample: bool = True,
     rng: jax.Array | None = None,
+    on_other_head: Callable[[str], object] | None = None,
 ) -> dict[str, Any]:
     """Converts a torch state dict to the variables of a model.
 
@@ -47,6 +60,8 @@ def from_torch(
             "head.bias"): what matches is left at its initial values, or out.
         resample: whether weights for another image size are resampled, or refused.
         rng: for the initial values of what is skipped; None is `jax.random.key(0)`.
+        on_other_head: told, in one line, that the head of the state dict is of another number of
+            classes or of another kind, which is skipped then; None: it is refused.
 
     Returns:
         {"params", "batch_stats"?, "fixed"?}.
@@ -66,9 +81,14 @@ def from_torch(
     names = {path: name_of(path) for path in expected}
     check_patterns(skip, [*given, *names.values()])
     patterns = [*skip, HEAD] if skip_head else skip
+    shapes = {name: _torch_shape(path, expected[path].shape) for path, name in names.items()}
+    difference = compare_heads(given, shapes, model, patterns)
+    if on_other_head and difference:
+        patterns = [*patterns, HEAD]
+        on_other_head(f"head left out: {difference}")
     kept = {path: name for path, name in names.items() if not matches(patterns, name)}
     given = {name: value for name, value in given.items() if not matches(patterns, name)}
-    shapes = {kept[path]: _torch_shape(path, expected[path].shape) for path in kept}
+    shapes = {name: shapes[name] for name in kept.values()}
     given = fit(given, shapes, model.backbone, model.head, resample)
     variables = {} if len(kept) == len(names) else traverse_util.flatten_dict(jax.jit(init)(rng))
     for path, name in kept.items():
@@ -99,15 +119,19 @@ def to_torch(variables: Mapping[str, Any], model: Classifier) -> dict[str, np.nd
 
 
 def load(source: str | Path, model: Classifier) -> dict[str, Any]:
-    """Reads a state dict from a weights file, or from the last checkpoint of a workdir.
+    """Reads a state dict from a weights file, by the name of public weights, or from a workdir.
 
-    Of a workdir whose run kept averages of the parameters, these are taken.
+    Args:
+        source: a file or a name, see `read_weights`; or the workdir of a run, of which the last
+            checkpoint is read: `RUN:best` takes the best, `RUN:last` the last. Where the run kept
+            averages of the parameters, these are taken.
+        model: which the run is of.
 
     Raises:
         ValueError: if there is nothing to read, see `read_weights`.
     """
-    if Path(source).is_dir():
-        return to_torch(read_variables(source), model)
+    if run := as_run(source):
+        return to_torch(read_variables(*run), model)
     return read_weights(source)
 
 

@@ -18,6 +18,7 @@ from fixed_head_jax.pretrained.fitting import (
     matches,
     torch_name,
 )
+from fixed_head_jax.pretrained.runs import as_run
 from fixed_head_jax.pretrained.torch_names import (
     CONSTANTS,
     name_of,
@@ -39,7 +40,7 @@ def convert(
     """Writes weights under their plain torch names: a file after a check, or a run's variables.
 
     Args:
-        source: a weights file or a workdir.
+        source: a weights file, the name of public weights or a workdir, see `pretrained.load`.
         target: .safetensors, or .pkl for detectron2's layout.
         backbone: a name of `BACKBONES`. A file's classifier is kept if it is a weight with or
             without a bias, or that of the t-vMF release, and left out otherwise.
@@ -58,8 +59,8 @@ def convert(
         raise ValueError(f"OUT {target!r} must end in .safetensors, or .pkl for detectron2")
     if not Path(target).absolute().parent.is_dir():
         raise ValueError(f"the folder of OUT {target!r} does not exist; create it")
-    if Path(source).is_dir():
-        state_dict = _of_run(source, backbone, skip)
+    if run := as_run(source):
+        state_dict = _of_run(*run, backbone, skip)
     else:
         state_dict = _of_file(source, backbone, (image_size, image_size, channels), skip)
     if Path(target).suffix == ".pkl":
@@ -70,12 +71,12 @@ def convert(
     return len(state_dict)
 
 
-def _of_run(workdir, backbone, skip):
+def _of_run(workdir, which, backbone, skip):
     """Returns the state dict of a run."""
     theirs = read_config(workdir).get("model.backbone")
     if theirs != backbone:
-        raise ValueError(f"{workdir!r} is a run of {theirs}, not of {backbone}; name that one")
-    variables = read_variables(workdir)
+        raise ValueError(f"{str(workdir)!r} is a run of {theirs}, not of {backbone}; name that one")
+    variables = read_variables(workdir, which)
     check_patterns(skip, [name_of(path) for path in traverse_util.flatten_dict(variables)])
     return to_torch(_without(skip, variables), get_model(2, backbone))
 

@@ -8,31 +8,31 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from fixed_head_jax.pretrained import addresses
+from fixed_head_jax.pretrained.downloads import fetch, is_public
+from fixed_head_jax.pretrained.plain_pickle import UnknownNameError
+from fixed_head_jax.pretrained.torch_files import read_torch
+from fixed_head_jax.settings.lookup import closest
+
 TORCH_SUFFIXES = (".pth", ".pt", ".pth.tar", ".ckpt")
 _CONTAINERS = ("state_dict_ema", "state_dict", "model_state_dict", "model_state", "model")
-# One line for a machine that has torch; `unwrap`'s containers, and tensors alone.
-CONVERSION = (
-    'python -c "import sys, torch; from safetensors.torch import save_file; '
-    "d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); "
-    f"d = next((d[k] for k in {_CONTAINERS} if k in d), d); "
-    "h = {'head.' + k: v for k, v in d.get('fc_state_dict', {}).items()}; "
-    "d = {**d.get('feat_state_dict', d), **h}; "
-    "save_file({k: v.detach().clone().contiguous() for k, v in d.items() "
-    'if isinstance(v, torch.Tensor)}, sys.argv[2])" IN.pth OUT.safetensors'
-)
 
 
-def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads a weights file: .safetensors, or .pth, .pt, .pth.tar or .ckpt where torch is installed.
+def read_weights(source: str | Path) -> dict[str, np.ndarray]:
+    """Reads a weights file: .safetensors, or .pth, .pt, .pth.tar or .ckpt as torch writes them.
 
-    Nothing in the file is executed: torch reads it with `weights_only=True`.
+    Nothing in the file is executed, and torch is not needed.
+
+    Args:
+        source: the file, or the name of public weights, see `downloads.fetch`.
 
     Raises:
-        ValueError: if it is missing, damaged, of another kind, needs torch or holds code.
+        ValueError: if it is missing, damaged, of another kind or holds code, or cannot be fetched.
     """
-    path = Path(path)
+    path = fetch(str(source)) if is_public(source) else Path(source)
     if not path.is_file():
-        raise ValueError(f"weights file {str(path)!r} does not exist")
+        hint = closest(str(source), addresses.KNOWN)
+        raise ValueError(f"weights file {str(path)!r} does not exist{hint}")
     if path.name.endswith(TORCH_SUFFIXES):
         return _read_torch(path)
     if path.suffix != ".safetensors":
@@ -45,32 +45,37 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
 def _read_torch(path):
     try:
-        import torch
-    except ImportError as error:
+        arrays = read_torch(path, unwrap)
+    except UnknownNameError as error:
+        why = _reason(_printable(error))
+        raise ValueError(f"{str(path)!r} cannot be read: {why}") from error
+    except Exception as error:  # of many kinds: whatever is wrong, the file cannot be read
+        why = f"{type(error).__name__}: {_printable(error)}"
         raise ValueError(
-            f"reading {str(path)!r} needs torch, which is not installed; install it, or convert "
-            f"the file where it is: {CONVERSION}"
+            f"{str(path)!r} cannot be read: damaged, or not a file of weights ({why})"
         ) from error
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        return {
-            str(name): value.detach().to_dense().float().numpy()
-            for name, value in unwrap(loaded).items()
-            if isinstance(value, torch.Tensor)
-        }
-    except Exception as error:  # torch raises many kinds on damaged files
-        raise ValueError(f"{str(path)!r} cannot be read: {_reason(error)}") from error
+    if not arrays:
+        raise ValueError(f"{str(path)!r} holds no weights")
+    return arrays
 
 
-def _reason(error):
-    """Says in one line why torch refused a file; its own text advises to execute it."""
-    blocked = re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error))
-    if blocked:
+def _printable(error):
+    """Returns what an error says in one line: it may repeat what a hostile file holds."""
+    text = " ".join(str(error).split())
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:120]
+
+
+def _reason(name):
+    """Says why a file that names something of Python is refused."""
+    if re.fullmatch(r"torch\.(\w+Storage|[a-z]\w+|(_utils|_tensor|storage)\.\w+)", name):
         return (
-            f"it holds a Python object, {blocked[1]}, and not weights alone, so it is not opened; "
-            "if you trust where it comes from, keep its tensors only, with torch, as .safetensors"
+            f"its tensors are of a kind that is not read here ({name}); save them, with torch, as "
+            "plain ones of float32"
         )
-    return f"damaged, or not a file of weights ({type(error).__name__})"
+    return (
+        f"it holds a Python object, {name}, and not weights alone, so it is not opened; "
+        "if you trust where it comes from, keep its tensors only, with torch, as .safetensors"
+    )
 
 
 def unwrap(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -36,6 +36,54 @@ def matches(patterns: Iterable[str], name: str) -> bool:
     return any(re.search(pattern, name) for pattern in patterns)
 
 
+def compare_heads(
+    given: Mapping[str, np.ndarray],
+    shapes: Mapping[str, tuple[int, ...]],
+    model: Any,
+    skip: Sequence[str] = (),
+) -> str:
+    """Says in what the head of given weights is another one than the model's.
+
+    Another number of classes is, and another kind of head; other features are not: that is for the
+    backbone to answer for.
+
+    Args:
+        given: plain torch name -> array.
+        shapes: of all that the model takes, in torch's layout.
+        model: from `get_model`.
+        skip: patterns of names that do not count.
+
+    Returns:
+        Such as "1,000 classes in the weights, 10 here"; empty where it is the same.
+    """
+    theirs = _head_of({name: value.shape for name, value in given.items()}, skip)
+    ours = _head_of(shapes, skip)
+    classes, num_classes = _count_classes(theirs), _count_classes(ours)
+    is_older = has_background(model.backbone) and (classes, num_classes) == (1001, 1000)
+    if set(theirs) != set(ours):
+        return f"{_describe(theirs, classes)} in the weights, {_describe(ours, num_classes)} here"
+    if is_older or classes == num_classes:
+        return ""
+    return f"{classes:,} classes in the weights, {num_classes:,} here"
+
+
+def _head_of(shapes, skip):
+    """Returns the shapes of the variables of a head, which constants are not."""
+    names = [name for name in shapes if re.search(HEAD, name) and not matches(skip, name)]
+    return {name.removeprefix("head."): shapes[name] for name in names if name not in CONSTANTS}
+
+
+def _count_classes(head):
+    """Returns the number of classes of a head; None if its variables do not tell."""
+    kernel = head.get("weight", head.get("fixed_weight", ()))
+    return kernel[0] if len(kernel) == 2 else None
+
+
+def _describe(head, classes):
+    of_classes = f" of {classes:,} classes" if classes else ""
+    return f"{_list(sorted(head))}{of_classes}" if head else "none"
+
+
 def fit(
     given: Mapping[str, np.ndarray],
     shapes: Mapping[str, tuple[int, ...]],

@@ -24,6 +24,7 @@ from fixed_head_jax.training.experiment import Run
 from fixed_head_jax.training.interval_log import IntervalLog, check_evaluation
 from fixed_head_jax.training.screen import describe, size_of, summarize
 from fixed_head_jax.training.step import TrainState
+from fixed_head_jax.training.trackers import open_trackers
 from fixed_head_jax.training.writer import Writer
 
 RESULT = "result.json"
@@ -185,7 +186,8 @@ def _loop(run, checkpoints, workdir, stop_requested):
         batches = run.train_data.train_batches(
             config.seed, config.batch_size, step, run.total_steps - step, parallel.process_shard()
         )
-    with Writer(workdir, run.total_steps, step, is_main=is_main) as writer:
+    opened = open_trackers(config.trackers, workdir, run.record, step) if is_main else []
+    with Writer(workdir, run.total_steps, step, is_main=is_main, trackers=opened) as writer:
         write = partial(_write, writer, len(run.train_data.source), config.batch_size)
         log = IntervalLog(
             config.log_every_steps, run.total_steps, write, config.batch_size, host["partial"]

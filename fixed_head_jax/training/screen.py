@@ -79,17 +79,19 @@ def describe(run: Run, workdir: Path, step: int, is_over: bool) -> str:
             f"epochs; {config.optim.name}, {config.optim.schedule} from {config.optim.lr:g}",
             "devices": f"{run.mesh.size} x {run.mesh.devices.flat[0].device_kind}, dtype "
             f"{dtype_name(config.dtype)}",
-            "start": _start(config, step, is_over),
+            "start": _start(run, step, is_over),
         }
     )
 
 
-def _start(config, step, is_over):
+def _start(run, step, is_over):
     if is_over:
         return f"finished before, at step {step:,}; nothing is trained"
     if step:
         return f"goes on from step {step:,}"
-    return f"from {config.init_from}" if config.init_from not in ("", "none") else "from scratch"
+    if not run.initial:
+        return "from scratch"
+    return [f"from {run.config.init_from}", *([run.left_out] if run.left_out else [])]
 
 
 def summarize(run: Run, workdir: Path, result: Mapping[str, Any]) -> str:

@@ -1,19 +1,18 @@
-"""What a run writes while it trains: metrics.jsonl, TensorBoard event files and the console."""
+"""What a run writes while it trains: metrics.jsonl, the console, and what trackers take."""
 
 import json
-import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsFloat
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from fixed_head_jax.display.numbers import format_number
 from fixed_head_jax.storage.files import finite_or_none, write_text
 from fixed_head_jax.training.screen import format_lines
+from fixed_head_jax.training.trackers import Tracker, finite
 
 METRICS_FILE = "metrics.jsonl"
 # The bar shows these, whatever they are prefixed with (train/loss).
@@ -23,11 +22,11 @@ TIMING_PREFIX = "timing/"
 
 
 class Writer:
-    """Writes metrics to metrics.jsonl, TensorBoard and the console; a context manager.
+    """Writes metrics to metrics.jsonl, trackers and the console; a context manager.
 
-    On resume the lines after `resume_step` are cut from metrics.jsonl, and TensorBoard is told to
-    forget those events, so that a killed and resumed run leaves the lines of an uninterrupted one.
-    That needs every line up to a checkpoint's step to be written before the checkpoint is.
+    On resume the lines after `resume_step` are cut from metrics.jsonl, so that a killed and resumed
+    run leaves the lines of an uninterrupted one. That needs every line up to a checkpoint's step to
+    be written before the checkpoint is.
 
     Args:
         workdir: the run's directory; made if missing.
@@ -35,6 +34,7 @@ class Writer:
         resume_step: the step of the restored checkpoint; 0 starts the files afresh.
         show_progress: draw a progress bar; None draws one if standard error is a terminal.
         is_main: False, on every process but the first, writes nothing.
+        trackers: of `open_trackers`; closed with the writer.
     """
 
     def __init__(
@@ -44,8 +44,9 @@ class Writer:
         resume_step: int = 0,
         show_progress: bool | None = None,
         is_main: bool = True,
+        trackers: Sequence[Tracker] = (),
     ):
-        self._total_steps = total_steps
+        self._total_steps, self._trackers = total_steps, trackers
         self._is_main = is_main
         self._bar: tqdm | None = None
         if not is_main:
@@ -55,8 +56,6 @@ class Writer:
         path = workdir / METRICS_FILE
         _cut(path, resume_step)
         self._file = path.open("a", encoding="utf-8")
-        # TensorBoard drops what an earlier process logged at or after purge_step.
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
         if sys.stderr.isatty() if show_progress is None else show_progress:
             self._bar = tqdm(
                 total=total_steps, initial=resume_step, unit="step", dynamic_ncols=True
@@ -74,7 +73,7 @@ class Writer:
         Args:
             step: the number of optimizer steps done.
             values: metrics by name, "epoch" among them or not. Names that start with `timing/` go
-                to TensorBoard and the console only.
+                to trackers and the console only.
         """
         if not self._is_main:
             return
@@ -82,9 +81,8 @@ class Writer:
         kept = {key: v for key, v in shown.items() if not key.startswith(TIMING_PREFIX)}
         self._file.write(_dump(step, kept) + "\n")
         self._file.flush()
-        for key, value in shown.items():
-            if math.isfinite(value):
-                self._events.add_scalar(key, value, step)
+        for tracker in self._trackers:
+            tracker.write(step, finite(shown))
         text = "\n".join(format_lines(step, self._total_steps, shown))
         if self._bar is None:
             print(text, flush=True)
@@ -111,7 +109,8 @@ class Writer:
             self._bar.close()
         if not self._file.closed:
             self._file.close()
-            self._events.close()
+            for tracker in self._trackers:
+                tracker.close()
 
 
 def _dump(step: int, values: Mapping[str, float]) -> str:

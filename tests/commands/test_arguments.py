@@ -60,6 +60,8 @@ def test_listings():
     assert list_keys("optim.lr").splitlines()[0] == "optim.lr = 0.1"
     assert all(f"{key} = " in list_keys() for key in common.KEYS)
     assert "no key has 'nope'" in list_keys("nope")
+    assert "head_options.scale = None (64.0)" in list_keys("head_options.scale")
+    assert "head_options.margin = None (0.35 of cosface; 0.5 of arcface)" in list_keys("margin")
     listed = list_experiments()
     assert [line for line in listed.splitlines() if line[0] != " "] == experiments()
     assert "hadamard" in list_experiments("digits")

@@ -3,6 +3,7 @@
 import pytest
 
 import fixed_head_jax as fhj
+from fixed_head_jax.commands import runs
 
 
 @pytest.mark.usefixtures("tiny_backbone")
@@ -15,6 +16,15 @@ def test_the_example_of_the_readme(tmp_path, data_dir):
     assert metrics["eval/accuracy"] == result["eval/accuracy"]
     more = fhj.evaluate(tmp_path / "run", {"evaluators": ("feature_norms",)})
     assert "eval/feature_norm_correct" in more[2]
+
+
+def test_a_fault_in_the_report_ends_nothing(monkeypatch, tmp_path, capsys):
+    def fail(workdir):
+        raise RuntimeError("no room\nleft")
+
+    monkeypatch.setattr(runs, "write_report", fail)
+    runs.report(tmp_path)
+    assert capsys.readouterr().out == "report      not written: no room left\n"
 
 
 def test_what_it_cannot_do_is_a_value_error(tmp_path):

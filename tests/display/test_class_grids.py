@@ -147,7 +147,10 @@ def test_all_files_of_the_digits(tmp_path):
     for file, cluster in zip(files, clusters, strict=False):
         np.random.seed(0)  # as the released code
         members = np.random.choice(np.flatnonzero(predictions == cluster), 9, replace=False)
-        np.testing.assert_array_equal(pixels(file), class_grid(list(IMAGES[members])))
+        is_wrong = DIGITS.target[members] != assigned[cluster]
+        drawn = pixels(file)
+        np.testing.assert_array_equal(drawn, class_grid(list(IMAGES[members]), is_wrong))
+        assert (drawn[12, 15] == ([214, 40, 40] if is_wrong[0] else 0)).all()  # its frame
     assert len(pixels(files[-2])) == 10 * (64 + GUTTER) + GUTTER
     lines = files[-1].read_text().splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:14]]

@@ -1,6 +1,5 @@
 """Checkpoints as other code writes them: wrappers, released heads, other image sizes."""
 
-import sys
 import types
 from functools import partial
 
@@ -23,7 +22,9 @@ from fixed_head_jax.model import Classifier
 from fixed_head_jax.pretrained import conversion
 from fixed_head_jax.pretrained.conversion import convert
 from fixed_head_jax.pretrained.files import read_weights
+from fixed_head_jax.pretrained.runs import as_run
 from fixed_head_jax.pretrained.torch_names import plain_names
+from tests.pretrained.torch_pickles import save
 
 RANDOM = np.random.default_rng(0)
 Conv = partial(convolution.Conv, kernel_init=nn.initializers.zeros)
@@ -213,56 +214,87 @@ def test_shalev_release():
         pretrained.from_torch(release, model, 8)
 
 
-# Files, with a stand-in for torch.
+# Heads of other classes.
 
 
-class Tensor(np.ndarray):
-    def detach(self):
-        return self
-
-    def to_dense(self):
-        return self
-
-    def float(self):
-        return self.astype(np.float32)
-
-    def numpy(self):
-        return np.asarray(self)
+def head_of(num_classes, **others):
+    arrays = {"weight": np.ones((num_classes, 4)), "bias": np.ones(num_classes), **others}
+    return {f"linear.{name}": value for name, value in arrays.items() if value is not None}
 
 
-def as_tensors(tree):
-    if isinstance(tree, dict):
-        return {name: as_tensors(value) for name, value in tree.items()}
-    return tree.view(Tensor) if isinstance(tree, np.ndarray) else tree
+OTHER_HEADS = {
+    "more classes": (head_of(1000), "linear", "1,000 classes in the weights, 3 here"),
+    "fixed vectors of more": (
+        head_of(9, weight=None, fixed_weight=np.ones((9, 4))), "random",
+        "bias, fixed_weight of 9 classes in the weights, fixed_weight of 3 classes here",
+    ),
+    "learned for fixed": (
+        head_of(3), "random",
+        "bias, weight of 3 classes in the weights, fixed_weight of 3 classes here",
+    ),
+    "no head": ({}, "linear", "none in the weights, bias, weight of 3 classes here"),
+    "none here": (head_of(9), "identity", "bias, weight of 9 classes in the weights, none here"),
+    "t-vMF for linear": (
+        head_of(3, raw_scale=np.ones(1), kappa=np.ones(1)), "linear",
+        "bias, raw_scale, weight of 3 classes in the weights, bias, weight of 3 classes here",
+    ),
+    "Self-Classifier": (
+        {"module.mlp_head.mlp.0.weight": np.ones((4, 4)), "module.cls_0.weight": np.ones((7, 4))},
+        "linear", "cls_0.weight, mlp_head.mlp.0.weight in the weights, bias, weight of 3 classes "
+        "here",
+    ),
+}  # fmt: skip
 
 
-@pytest.fixture
-def saved(monkeypatch, tmp_path):
-    """Returns a function that makes torch read `content` from the path it returns."""
+@pytest.mark.parametrize("given, head, line", OTHER_HEADS.values(), ids=OTHER_HEADS)
+def test_a_head_of_other_classes_is_left_out_and_told(given, head, line):
+    model, told = classifier(head), []
+    variables = pretrained.from_torch(BACKBONE | given, model, 8, on_other_head=told.append)
+    assert told == [f"head left out: {line}"]
+    back = pretrained.to_torch(variables, model)
+    assert same({name: back[name] for name in BACKBONE}, BACKBONE)
+    skipping = pretrained.from_torch(BACKBONE | given, model, 8, skip_head=True)
+    jax.tree.map(np.testing.assert_array_equal, variables, skipping)
+    with pytest.raises(ValueError, match="the weights do not fit the model; .*head"):
+        pretrained.from_torch(BACKBONE | given, model, 8)
+    pretrained.from_torch(BACKBONE | given, model, 8, skip_head=True, on_other_head=told.append)
+    assert len(told) == 1
 
-    def save(content, name):
-        def load(path, **options):
-            return as_tensors(content)
 
-        monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load, Tensor=Tensor))
-        (tmp_path / name).write_bytes(b"")
-        return str(tmp_path / name)
+def test_what_is_no_other_head_is_loaded_or_refused():
+    told = []
+    load = partial(pretrained.from_torch, image_size=8, on_other_head=told.append)
+    assert same(pretrained.to_torch(load(LINEAR, classifier()), classifier()), LINEAR)
+    load(kobayashi(16.0), classifier("tvmf"))
+    load(LINEAR | {"linear.bias": np.ones(9)}, classifier(), skip=(r"^head\.bias$",))
+    refused = {
+        "half a backbone": {key: value for key, value in LINEAR.items() if "bn1" not in key},
+        "half a backbone, other classes": BACKBONE | head_of(9) | {"conv1.weight": np.ones(3)},
+        "other features": LINEAR | {"linear.weight": np.ones((3, 8))},
+    }
+    for given in refused.values():
+        with pytest.raises(ValueError, match="the weights do not fit the model"):
+            load(given, classifier())
+    assert told == ["head left out: 9 classes in the weights, 3 here"]
+    with pytest.raises(ValueError, match="a head with kappa=-0.3, the model has 16"):
+        load(kobayashi(-0.3), classifier("tvmf"))
 
-    return save
+
+# Files.
 
 
 @pytest.mark.parametrize("name", ["model_best.pth.tar", "run.ckpt"])
-def test_files_of_releases_are_opened(saved, name):
-    read = read_weights(saved({"model_state": BACKBONE | COUNTERS, "epoch": 7}, name))
+def test_files_of_releases_are_opened(tmp_path, name):
+    read = read_weights(save(tmp_path / name, {"model_state": BACKBONE | COUNTERS, "epoch": 7}))
     assert same({key: value for key, value in read.items() if key not in COUNTERS}, BACKBONE)
-    read = read_weights(saved(kobayashi(16.0), name))
+    read = read_weights(save(tmp_path / name, kobayashi(16.0)))
     assert read["head.kappa"] == 16.0 and read["head.weight"].shape == (3, 4)
 
 
-def test_convert_keeps_the_head_of_t_vmf(saved, monkeypatch, tmp_path):
+def test_convert_keeps_the_head_of_t_vmf(monkeypatch, tmp_path):
     monkeypatch.setitem(BACKBONES, "small", Small)
     target = str(tmp_path / "out.safetensors")
-    source = saved(kobayashi(-0.3, stage=2), "model_best.pth.tar")
+    source = str(save(tmp_path / "model_best.pth.tar", kobayashi(-0.3, stage=2)))
     convert(source, target, "small", 8)
     written = load_file(target)
     head = {name for name in written if name.startswith("linear.")}
@@ -280,12 +312,16 @@ def test_runs_are_read_back(monkeypatch, tmp_path, head):
     model = classifier(head)
     variables = pretrained.from_torch(random_dict(model), model, 8)
     monkeypatch.setattr(conversion, "read_config", lambda workdir: {"model.backbone": "small"})
+    read = {"last": variables, "best": jax.tree.map(jnp.zeros_like, variables)}
     for module in (conversion, pretrained):
-        monkeypatch.setattr(module, "read_variables", lambda workdir: variables)
+        monkeypatch.setattr(module, "read_variables", lambda workdir, which: read[which])
     convert(str(tmp_path), str(tmp_path / "out.safetensors"), "small")
-    for source in (tmp_path, tmp_path / "out.safetensors"):
+    for source in (tmp_path, f"{tmp_path}:last", tmp_path / "out.safetensors"):
         back = pretrained.from_torch(pretrained.load(source, model), model, 8)
         jax.tree.map(np.testing.assert_array_equal, back, variables)
+    convert(f"{tmp_path}:best", str(tmp_path / "best.safetensors"), "small")
+    for source in (f"{tmp_path}:best", tmp_path / "best.safetensors"):
+        assert not any(np.any(value) for value in pretrained.load(source, model).values())
 
 
 # Vision transformers for images of another size.
@@ -328,3 +364,20 @@ def test_converting_resamples_nothing(monkeypatch, tmp_path):
         convert(source, target, "small_vit", 8)
     convert(source, target, "small_vit", 10)
     assert same(load_file(target), load_file(source))
+
+
+def test_checkpoints_of_runs_by_name(tmp_path):
+    for source, message in (
+        (f"{tmp_path}:bset", "unknown checkpoint 'bset'; known: last, best"),
+        (f"{tmp_path}:best", "holds no checkpoint"),
+        (tmp_path, "holds no checkpoint"),
+        (f"{tmp_path}/no:best", "weights file '.*/no:best' does not exist"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pretrained.load(source, classifier())
+    colon = tmp_path / "run:best"
+    colon.mkdir()
+    (tmp_path / "run").mkdir()
+    assert as_run(colon) == (colon, "last") and as_run(f"{colon}:best") == (colon, "best")
+    save_file(BACKBONE, tmp_path / "run:a.safetensors")
+    assert as_run(tmp_path / "run:a.safetensors") is None

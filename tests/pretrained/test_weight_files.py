@@ -1,18 +1,12 @@
 """Files of weights: converted, refused, and never executed."""
 
-import pickle
-import subprocess
-import sys
-import types
-from pathlib import Path
-
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from fixed_head_jax.pretrained.__main__ import main
 from fixed_head_jax.pretrained.conversion import convert
-from fixed_head_jax.pretrained.files import CONVERSION, read_weights
+from fixed_head_jax.pretrained.files import read_weights
 from tests.pretrained.weights import small_dict
 
 
@@ -63,77 +57,3 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "weights.npz").write_bytes(b"")
     with pytest.raises(ValueError, match="neither .safetensors nor .pth, .pt"):
         read_weights(tmp_path / "weights.npz")
-
-
-class Bomb:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
-
-
-def test_pickles_are_never_executed(tmp_path, monkeypatch):
-    """With torch or without: a file that holds code is refused and its code does not run."""
-    file, touched = tmp_path / "weights.pth", tmp_path / "touched"
-    file.write_bytes(pickle.dumps({"conv1.weight": Bomb(touched)}, protocol=2))
-    with pytest.raises(ValueError, match="weights.pth"):
-        read_weights(file)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ValueError, match="needs torch, .* weights_only=True"):
-        read_weights(file)
-    assert not touched.exists()
-
-
-def test_torch_reads_weights_alone(tmp_path, monkeypatch):
-    """With a stand-in for torch: the flag that forbids code, and one clear line for its errors."""
-    calls = []
-
-    def load(path, **options):
-        calls.append(options)
-        raise pickle.UnpicklingError("Unsupported global: GLOBAL utils.Queue was not an allowed")
-
-    stub = types.SimpleNamespace(load=load, Tensor=np.ndarray)
-    monkeypatch.setitem(sys.modules, "torch", stub)
-    (tmp_path / "weights.pth.tar").write_bytes(b"")
-    with pytest.raises(ValueError, match="Python object, utils.Queue, and not weights alone"):
-        read_weights(tmp_path / "weights.pth.tar")
-    assert calls == [{"map_location": "cpu", "weights_only": True}]
-    stub.load = lambda path, **options: [1, 2]
-    with pytest.raises(ValueError, match="damaged, or not a file of weights"):
-        read_weights(tmp_path / "weights.pth.tar")
-
-
-def test_torch_files(tmp_path):
-    torch = pytest.importorskip("torch", reason="reads .pth through torch")
-    tensors = {key: torch.from_numpy(value.copy()) for key, value in small_dict().items()}
-    torch.save({"state_dict": tensors, "epoch": 1}, tmp_path / "weights.pth")
-    read = read_weights(tmp_path / "weights.pth")
-    assert all(np.array_equal(read[key], value) for key, value in small_dict().items())
-    content = (tmp_path / "weights.pth").read_bytes()
-    (tmp_path / "truncated.pth").write_bytes(content[: len(content) // 2])
-    torch.save([1, 2], tmp_path / "list.pth")
-    (tmp_path / "empty.pth").write_bytes(b"")
-    for name in ("truncated.pth", "list.pth", "empty.pth"):
-        with pytest.raises(ValueError, match=name):
-            read_weights(tmp_path / name)
-    head = {"weight": torch.ones(3, 64), "s_": torch.zeros(1), "kappa": torch.full((1,), 16.0)}
-    released = {
-        "kobayashi.pth.tar": {
-            "feat_state_dict": tensors,
-            "fc_state_dict": head,
-            "stats": {"e": [1]},
-        },
-        "shalev.ckpt": {"model_state": tensors, "epoch": 1, "loss": 0.5, "acc": 81.5},
-    }
-    for name, content in released.items():
-        torch.save(content, tmp_path / name)
-    target, script = tmp_path / "converted.safetensors", CONVERSION.split('"')[1]
-    for name in ("weights.pth", *released):
-        subprocess.run([sys.executable, "-c", script, tmp_path / name, target], check=True)
-        read, converted = read_weights(tmp_path / name), load_file(target)
-        assert set(converted) == set(read) >= set(small_dict())
-        assert all(np.array_equal(converted[key], value) for key, value in read.items())
-        assert ("head.kappa" in converted) == ("kobayashi" in name)

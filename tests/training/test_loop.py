@@ -1,19 +1,22 @@
 """The loop: same bits twice, after an interruption, and on any number of devices."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import optax
 import pytest
 
+from fixed_head_jax import pretrained
 from fixed_head_jax.configs import common, digits
 from fixed_head_jax.devices import parallel
+from fixed_head_jax.model import get_model
 from fixed_head_jax.pretrained.conversion import convert
 from fixed_head_jax.pretrained.files import read_weights
 from fixed_head_jax.storage.checkpoint import Checkpoints, DamagedCheckpointError, last_step
 from fixed_head_jax.storage.workdir import claim
-from fixed_head_jax.training import experiment, loop
+from fixed_head_jax.training import experiment, loop, screen
 from fixed_head_jax.training.interval_log import NonFiniteLossError
 from tests.loops import final_state, logged, same_bits, stop_after
 
@@ -183,19 +186,53 @@ def test_weights_are_evaluated_without_training(make_config, tmp_path):
     assert loop.evaluate(nothing, tmp_path / "nothing") == {}
 
 
-def test_init_from_what_does_not_fit_is_refused(make_config, tmp_path):
-    loop.train(experiment.build(make_config(total_steps=2)), tmp_path / "source")
+@pytest.fixture(scope="module")
+def source(data_dir, tmp_path_factory, tiny_backbone):
+    """The workdir of a short run."""
+    config = digits.get_config("orthogonal,smoke")
+    config.data_dir, config.model.backbone = data_dir, "tiny"
+    folder = tmp_path_factory.mktemp("source")
+    claim(folder, common.flatten(config), common.MAY_DIFFER)
+    loop.train(experiment.build(config), folder)
+    return str(folder)
+
+
+def test_init_from_what_does_not_fit_is_refused(make_config, source, tmp_path):
     for overrides, message in (
         ({"init_from": str(tmp_path / "nothing.pth")}, "does not exist"),
         ({"init_from": str(tmp_path)}, "holds no checkpoint"),
-        ({"model.head": "hadamard"}, "missing: head.scale; unexpected: head.fixed_weight"),
         ({"init_from": "", "init_skip": ("^head",)}, "needs init_from"),
         ({"init_skip": ("layer7",)}, "skip pattern 'layer7' matches no name"),
     ):
-        config = make_config(**({"init_from": str(tmp_path / "source")} | overrides))
+        config = make_config(**({"init_from": source} | overrides))
         with pytest.raises(ValueError, match=message):
             experiment.build(config)
         experiment.build(config, read_weights=False)
+
+
+def test_a_head_of_another_kind_is_left_out_of_a_start_and_refused_where_it_is_measured(
+    make_config, source
+):
+    config = make_config(init_from=source, **{"model.head": "hadamard"})
+    with pytest.raises(ValueError, match="missing: head.scale; unexpected: head.fixed_weight"):
+        experiment.build(config, needs_head=True)
+    run = experiment.build(config)
+    assert run.left_out == (
+        "head left out: bias, fixed_weight of 10 classes in the weights, bias, scale here"
+    )
+    assert run.left_out in screen.describe(run, Path("folder"), 0, False)
+    assert "from scratch" in screen.describe(run._replace(initial={}), Path("folder"), 0, False)
+    started, drawn = (jax.jit(run.create_state)(initial) for initial in (run.initial, {}))
+    assert same_bits(started.params["head"], drawn.params["head"])
+    weights = pretrained.load(f"{source}:best", get_model(10, "tiny"))
+    kernel = np.asarray(started.params["backbone"]["conv1"]["kernel"])
+    np.testing.assert_array_equal(kernel.transpose(3, 2, 0, 1), weights["conv1.weight"])
+    for dial in ({"transfer.l2_sp": True}, {"transfer.lr_head": 0.0}):
+        with pytest.raises(ValueError, match="head left out: .*; set transfer.new_layers=1"):
+            experiment.build(make_config(init_from=source, **{"model.head": "hadamard", **dial}))
+    wider = make_config(init_from=source, **{"model.backbone_options.shortcut": "projection"})
+    with pytest.raises(ValueError, match="do not fit the model; missing: layer2.0.downsample"):
+        experiment.build(wider)
 
 
 @pytest.mark.slow

@@ -64,6 +64,20 @@ def test_the_split_that_is_held_out_is_evaluated(config, folder, split):
     assert settle_images(settled) == settled
 
 
+def test_size_and_statistics_are_those_of_public_weights(config, tmp_path):
+    fine = own_images.get_config("finetune")
+    fine.data.path, fine.data_dir = config.data.path, config.data_dir
+    fine.init_from = "timm:resnet18.a1_in1k"
+    data = settle_images(fine).data
+    assert (data.image_size, data.resize_size, data.interpolation) == (224, 235, "bicubic")
+    assert data.mean == (0.485, 0.456, 0.406) and data.std == (0.229, 0.224, 0.225)
+    fine.data.image_size, fine.data.resize_size = 96, 96
+    data = settle_images(fine).data
+    assert (data.image_size, data.interpolation) == (96, "bilinear")
+    fine.init_from = str(tmp_path / "mine.safetensors")  # not known: of the images
+    assert settle_images(fine).data.mean[0] == pytest.approx(0.5, abs=0.05)
+
+
 def test_mistakes(config, folder, data_dir):
     config.data.path = str(folder / "none")
     with pytest.raises(ValueError, match="data.path=.*none' is not a folder"):

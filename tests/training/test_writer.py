@@ -7,6 +7,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from fixed_head_jax.training.screen import format_lines
+from fixed_head_jax.training.trackers import open_trackers
 from fixed_head_jax.training.writer import Writer
 
 
@@ -95,7 +96,8 @@ def test_non_finite_values_stay_json(tmp_path, capsys):
 
 
 def test_tensorboard_gets_values_timing_and_purge_step(tmp_path):
-    with Writer(tmp_path, total_steps=20, resume_step=7) as writer:
+    opened = open_trackers(("tensorboard",), tmp_path, {}, resume_step=7)
+    with Writer(tmp_path, total_steps=20, resume_step=7, trackers=opened) as writer:
         log_steps(writer, (10,))
     events = read_events(tmp_path)
     assert [e.step for e in events if e.HasField("session_log")] == [8]

@@ -49,7 +49,8 @@ def write_summary(search: Mapping[str, Any], study: Any, workdir: Path) -> dict[
     write_json(workdir / "search.json", summary)
     write_text(workdir / "search.md", search_report(summary))
     accuracies = {trial["number"]: trial["accuracy"] for trial in trials}
-    search_chart(accuracies, summary["importances"], workdir / "search.png")
+    probes = {name: value for name, value in summary["probes"].items() if value is not None}
+    search_chart(accuracies, summary["importances"], workdir / "search.png", probes)
     return summary
 
 

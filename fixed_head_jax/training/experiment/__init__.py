@@ -31,6 +31,7 @@ from fixed_head_jax.settings.lookup import check_choice
 from fixed_head_jax.settings.paths import match_kernels
 from fixed_head_jax.settings.schema import flatten, read
 from fixed_head_jax.tasks import NEEDS, get_task
+from fixed_head_jax.training import trackers
 from fixed_head_jax.training.experiment.images import check_mixing, make_augments, open_splits
 from fixed_head_jax.training.experiment.settling import settle_images
 from fixed_head_jax.training.experiment.sizes import check_batch, check_memory
@@ -55,22 +56,26 @@ class Run(NamedTuple):
     is_trained: PyTree  # per parameter: false where it is frozen
     create_state: Callable  # variables to start from -> TrainState; those missing are drawn
     initial: dict  # variables that `init_from` gives
+    left_out: str  # in words, what of these weights is not taken
     total_steps: int
     eval_steps: frozenset
     groups: str  # table of the layers and how they train, where `config.transfer` groups them
 
 
-def build(config: ConfigDict, read_weights: bool = True) -> Run:
+def build(config: ConfigDict, read_weights: bool = True, needs_head: bool = False) -> Run:
     """Checks a config and builds what it names.
 
     Args:
         config: every key of `configs/common.py`, in its range: see `check` there.
         read_weights: whether to read what `init_from` names; a resumed run does without.
+        needs_head: whether these weights are refused if their head is of another number of classes
+            or of another kind, as it is where they are measured, or it is left out.
 
     Raises:
         ValueError: on anything the config gets wrong, in one line; if the compiler adds up wrongly.
     """
     compiler.check()
+    trackers.check(config.trackers)
     config = settle_images(config)
     mesh = parallel.make_mesh(config.num_devices)
     if not config.total_steps and config.total_epochs <= 0:
@@ -103,10 +108,12 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         task.loss, training.tx, augment, training.rates, config.seed, config.accumulation_steps,
         config.ema_decay, training.is_trained,
     )  # fmt: skip
-    initial = {}
+    initial, left_out = {}, ""
     if read_weights:
         skip = (*config.init_skip, *transfer.skip_patterns(dials, params, layers))
-        initial = _initial_variables(config, model, source.image_shape, skip)
+        initial, left_out = _initial_variables(
+            config, model, source.image_shape, skip, needs_head, dials
+        )
     predict = make_collect(
         model, select_probabilities, eval_augment, splits.eval, config.eval_batch_size, mesh
     )
@@ -118,6 +125,7 @@ def build(config: ConfigDict, read_weights: bool = True) -> Run:
         config, record, mesh, *splits, train_step,
         *_make_evaluates(config, model, task.evaluators, eval_augment, splits, mesh), predict,
         training.is_trained, partial(_create_state, config, task, training.tx, images), initial,
+        left_out,
         total_steps, _event_steps(config.eval_every_epochs, starts, total_steps),
         transfer.table(training.plan, params, layers) if transfer.is_used(dials) else "",
     )  # fmt: skip
@@ -241,17 +249,31 @@ def _check_evaluator(name, needs, predicts_labels, model, fit_data):
         )
 
 
-def _initial_variables(config, model, image_shape, skip):
-    """Returns the variables that `init_from` gives, or none."""
+def _initial_variables(config, model, image_shape, skip, needs_head, dials):
+    """Returns the variables that `init_from` gives, or none, and what of it is left out."""
     if not config.init_from and config.init_skip:
         raise ValueError(
             f"init_skip={config.init_skip!r} needs init_from: nothing is loaded; "
             f"init_from={transfer.FROM_SCRATCH} trains from scratch"
         )
     if config.init_from in ("", transfer.FROM_SCRATCH):
-        return {}
+        return {}, ""
     weights, rng = pretrained.load(config.init_from, model), jax.random.key(config.seed)
-    return pretrained.from_torch(weights, model, image_shape, skip=skip, rng=rng)
+    left_out = []
+
+    def leave_out(line):
+        if dials.l2_sp or dials.lr_head == 0:
+            dial = "l2_sp=True pulls it to" if dials.l2_sp else "lr_head=0 keeps"
+            raise ValueError(
+                f"{line}, but transfer.{dial} the one it starts with; set transfer.new_layers=1"
+            )
+        left_out.append(line)
+
+    variables = pretrained.from_torch(
+        weights, model, image_shape, skip=skip, rng=rng,
+        on_other_head=None if needs_head else leave_out,
+    )  # fmt: skip
+    return variables, "; ".join(left_out)
 
 
 def _options(config: ConfigDict) -> dict:

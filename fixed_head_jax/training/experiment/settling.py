@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from fixed_head_jax import pretrained
 from fixed_head_jax.data import prepared
 from fixed_head_jax.data.preparing.own_folder import prepare_folder
 from fixed_head_jax.data.statistics import pixel_statistics
@@ -14,8 +15,9 @@ def settle_images(config: ConfigDict) -> ConfigDict:
     """Returns a config that says everything of its images, as the record of a run keeps it.
 
     A folder of photographs (`data.path`) becomes the name of the dataset prepared of it, an empty
-    `data.eval_split` the first of `HELD_OUT` that there is, and empty `data.mean` and `data.std`
-    those of the training images.
+    `data.eval_split` the first of `HELD_OUT` that there is. Empty `data.mean` and `data.std`, and
+    with them a `data.image_size` of 0, become what the public weights of `init_from` expect; mean
+    and deviation without such weights those of the training images.
 
     Raises:
         ValueError: if the images are not there, or cannot be prepared.
@@ -25,10 +27,14 @@ def settle_images(config: ConfigDict) -> ConfigDict:
         values |= {"data.name": prepare_folder(data.path, config.data_dir), "data.path": ""}
     elif not data.name:
         raise ValueError("data.path is empty; name the folder of your photographs")
+    expected = pretrained.preprocessing_of(config.init_from) if not data.mean else None
+    if expected:
+        sizes = ("image_size", "resize_size", "interpolation") if not data.image_size else ()
+        values |= {f"data.{key}": getattr(expected, key) for key in ("mean", "std", *sizes)}
     config = _with(config, values)
     if not data.eval_split:
         config = _with(config, {"data.eval_split": _held_out(config)})
-    if not data.mean or not data.std:
+    if not config.data.mean or not config.data.std:
         mean, std = pixel_statistics(open_splits(config, takes_views=False).train.source)
         config = _with(config, {"data.mean": data.mean or mean, "data.std": data.std or std})
     return config
