@@ -43,7 +43,9 @@ def make_predictor(backbone: str, head: str, options: dict) -> Predictor:
     shape = (SIZE, SIZE, 3)
     init = jax.jit(lambda rng: model.init(rng, jnp.zeros((1, *shape)), train=False))
     names = tuple(f"class {index}" for index in range(CLASSES))
-    preprocessing = Preprocessing(shape, 256, "bilinear", (0.485, 0.456, 0.406), (0.25,))
+    preprocessing = Preprocessing(
+        shape, 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    )
     return Predictor(backbone, model, init(jax.random.key(0)), preprocessing, names)
 
 

@@ -1,5 +1,6 @@
 """LiteRT, formerly TensorFlow Lite, from StableHLO and without TensorFlow."""
 
+import contextlib
 import io
 
 import jax
@@ -52,4 +53,5 @@ def _with_int8_weights(content):
 
     made = quantizer.Quantizer(bytearray(content))
     made.load_quantization_recipe(recipe.weight_only_wi8_afp32())
-    return bytes(made.quantize().quantized_model)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints sizes and seconds
+        return bytes(made.quantize().quantized_model)

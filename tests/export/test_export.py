@@ -120,7 +120,7 @@ def test_files_give_what_the_model_gives(format, backbone, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("head", ["identity", "hadamard", "linear", "tvmf"])
+@pytest.mark.parametrize("head", ["hadamard", "linear"])
 @pytest.mark.parametrize("format", RUNTIMES)
 def test_weights_of_8_bits_in_every_format(format, head, tmp_path):
     package, run = RUNTIMES[format]
@@ -135,7 +135,8 @@ def test_weights_of_8_bits_in_every_format(format, head, tmp_path):
     export(predictor, small, format, names, int8=True)
     assert small.stat().st_size < 0.45 * whole.stat().st_size
     rounded = dequantize(quantize_variables(predictor.variables))
-    expected = make_program(dataclasses.replace(predictor, variables=rounded), names).call(images)
+    program = make_program(dataclasses.replace(predictor, variables=rounded), names)
+    expected = jax.jit(program.call)(images)
     for found, there in zip(run(small, images), expected, strict=True):
         np.testing.assert_allclose(found, there, rtol=0, atol=1e-5 * np.abs(there).max())
 

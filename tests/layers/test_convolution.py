@@ -1,5 +1,7 @@
 """Convolutions, in every lowering, and pooling of maps, against plain ones."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from fixed_head_jax.layers.convolution import (
     average_pool,
     convolve,
     max_pool,
+    plainly,
     resize_channels,
 )
 
@@ -67,6 +70,17 @@ def test_every_lowering_gives_the_plain_convolution(
         jax.make_jaxpr(convolve, static_argnums=(2, 3, 4, 5))(x, kernel, *arguments[:3], "cpu")
     )
     assert "conv_general_dilated" not in text
+
+
+def test_plainly_there_is_one_form():
+    x = jnp.ones((1, 6, 6, 4))
+    for conv in (Conv(5, 1), Conv(4, 3, groups=4), Conv(5, 2, 2, padding=0)):
+        variables = conv.init(RNG, x)
+        forms = []
+        for context in (contextlib.nullcontext(), plainly()):
+            with context:
+                forms.append(str(jax.make_jaxpr(conv.apply)(variables, x)))
+        assert ["conv_general_dilated" in form for form in forms] == [False, True]
 
 
 @pytest.mark.parametrize("size, strides, padding", [(3, 1, 1), (2, 2, 0), (3, 2, 1)])
