@@ -5,6 +5,9 @@
 import * as ort from "./ort/ort.wasm.bundle.min.mjs";
 
 const SHOWN = 5; // classes
+const SIDE = 1024; // of what is shown, in pixels
+// Of a map, from nothing to its largest value: red, green, blue, opacity.
+const COLOURS = [[20, 10, 60, 90], [130, 30, 110, 150], [240, 100, 30, 180], [255, 240, 130, 200]];
 const query = new URLSearchParams(location.search);
 const byId = (id) => document.getElementById(id);
 
@@ -19,16 +22,34 @@ async function load(name) {
   return { session, ...described };
 }
 
-/** Draws the middle of a photograph as the network takes it, and returns its pixels, 4 a place. */
-function fit(bitmap, { image_shape: [height, width], resize_size }, canvas) {
-  const scale = Math.max(resize_size, height, width) / Math.min(bitmap.width, bitmap.height);
-  canvas.width = width;
-  canvas.height = height;
+/** Draws what the network takes of a photograph, the middle of it, on a canvas of that form. */
+function draw(bitmap, { image_shape: [height, width], resize_size }, canvas) {
+  const enlarged = canvas.width / width;
+  const side = Math.max(resize_size, height, width) * enlarged;
+  const scale = side / Math.min(bitmap.width, bitmap.height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingQuality = "high";
   const [w, h] = [bitmap.width * scale, bitmap.height * scale];
-  context.drawImage(bitmap, (width - w) / 2, (height - h) / 2, w, h);
-  return context.getImageData(0, 0, width, height).data;
+  context.drawImage(bitmap, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
+  return context;
+}
+
+/** Returns the levels of a photograph as the network takes it, 4 a place. */
+function fit(bitmap, network) {
+  const [height, width] = network.image_shape;
+  const canvas = new OffscreenCanvas(width, height);
+  return draw(bitmap, network, canvas).getImageData(0, 0, width, height).data;
+}
+
+/** Shows a photograph, finer than the network sees it. */
+function show(bitmap, network) {
+  const [height, width] = network.image_shape;
+  const canvas = byId("photograph");
+  canvas.width = SIDE;
+  canvas.height = Math.round((SIDE * height) / width);
+  draw(bitmap, network, canvas);
+  byId("drop").style.aspectRatio = width / height;
+  byId("drop").classList.add("filled");
 }
 
 /** Returns the tensor of an image: its levels, or normalised where the network wants that. */
@@ -46,17 +67,24 @@ function toTensor(rgba, { image_shape, mean, std, input }) {
   return new ort.Tensor(input, values, [1, ...image_shape]);
 }
 
-/** Draws the map of a class over the photograph: bright where the network sees it. */
+/** Returns the colour of a value in 0 ... 1. */
+function colour(value) {
+  const place = value * (COLOURS.length - 1);
+  const below = Math.min(Math.floor(place), COLOURS.length - 2);
+  return COLOURS[below].map((c, i) => c + (place - below) * (COLOURS[below + 1][i] - c));
+}
+
+/** Draws the map of a class, which lies over the photograph: bright where the network sees it. */
 function drawMap(canvas, maps, index, largest) {
   const [, height, width, classes] = maps.dims;
   const pixels = new ImageData(width, height);
   for (let place = 0; place < height * width; place++) {
     const value = Math.max(0, maps.data[place * classes + index]) / largest;
-    pixels.data.set([255, 255 * value, 60 * value, 215 * Math.sqrt(value)], 4 * place);
+    pixels.data.set(colour(value), 4 * place);
   }
   const small = new OffscreenCanvas(width, height);
   small.getContext("2d").putImageData(pixels, 0, 0);
-  canvas.width = canvas.height = 512;
+  canvas.width = canvas.height = SIDE / 2;
   // As an image of its pixels' centres; the browser smooths between them.
   canvas.getContext("2d").drawImage(small, 0, 0, canvas.width, canvas.height);
 }
@@ -73,9 +101,12 @@ function list(network, probabilities, maps) {
     share.textContent = `${(100 * probabilities[index]).toFixed(1)} %`;
     button.append(bar, name, share);
     button.disabled = !maps;
+    button.setAttribute("aria-pressed", false);
     button.onclick = () => {
-      buttons.forEach((other) => other.setAttribute("aria-pressed", other === button));
+      const isShown = button.getAttribute("aria-pressed") === "true"; // pressed again: no map
+      buttons.forEach((other) => other.setAttribute("aria-pressed", other === button && !isShown));
       drawMap(byId("map"), maps, index, largest);
+      byId("drop").classList.toggle("mapped", !isShown);
     };
     return button;
   });
@@ -84,6 +115,7 @@ function list(network, probabilities, maps) {
     item.append(button);
     return item;
   }));
+  byId("drop").classList.remove("mapped");
   if (maps) buttons[0].click();
 }
 
@@ -97,8 +129,8 @@ async function classify(network, file) {
   const bitmap = await createImageBitmap(file).catch(() => {
     throw new Error(`${file.name ?? "this file"} is no image that this browser can read`);
   });
-  byId("drop").classList.add("filled");
-  const images = toTensor(fit(bitmap, network, byId("photograph")), network);
+  show(bitmap, network);
+  const images = toTensor(fit(bitmap, network), network);
   const started = performance.now();
   const outputs = await network.session.run({ images });
   const milliseconds = Math.round(performance.now() - started);
