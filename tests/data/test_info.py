@@ -110,10 +110,10 @@ def test_the_sheet_shows_examples_in_their_colours(toy_dir, tmp_path):
     assert run(f"--data_dir={toy_dir}", f"--out={file}") == 0
     sheet = cv2.imread(str(file))[..., ::-1]
     rows, columns = 6, 8  # 45 examples
-    assert sheet.shape == (rows * (96 + 14 + 4) + 4, columns * (96 + 4) + 4, 3)
+    assert sheet.shape == (rows * (96 + 16 + 4) + 4, columns * (96 + 4) + 4, 3)
     for index, label in ((0, 0), (1, 1), (2, 1), (44, 8)):
         row, column = divmod(index, columns)
-        cell = sheet[row * 114 + 4 :, column * 100 + 4 :]
+        cell = sheet[row * 116 + 4 :, column * 100 + 4 :]
         np.testing.assert_array_equal(cell[50, 50], [10 * label, 0, 200])
 
 
