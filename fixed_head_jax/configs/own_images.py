@@ -38,7 +38,7 @@ def get_config(arg: str = ""):
     config.data.mean = config.data.std = ()
     if "small" in variants:
         config.data.image_size, config.data.resize_size = 64, 72
-    return common.smoke(config) if "smoke" in variants else config
+    return common.smoke(config, image_size=32) if "smoke" in variants else config
 
 
 def get_sweep(arg: str = ""):
