@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from fixed_head_jax.backbones import get_backbone
-from fixed_head_jax.heads import get_head
+from fixed_head_jax.heads import EMBEDDING_HEADS, get_head
 from fixed_head_jax.layers.batch_norm import BatchNorm
 from fixed_head_jax.layers.pooling import get_pool
 
@@ -140,7 +140,7 @@ def get_model(
     """Builds a classifier and checks that the head can hold the classes.
 
     Args:
-        num_classes: K, at least 2.
+        num_classes: K, at least 2; 0 where a head of `heads.EMBEDDING_HEADS` names its clusters.
         backbone: a name of `backbones.BACKBONES`.
         head: a name of `heads.HEADS` or `heads.EMBEDDING_HEADS`.
         pool: a name of `pooling.POOLINGS`.
@@ -160,7 +160,7 @@ def get_model(
         ValueError: on unknown names or options, or more classes than the head can tell apart
             (with `pool="flatten"`, whose size depends on the images, when it is initialised).
     """
-    if num_classes < 2:
+    if num_classes < 2 and head not in EMBEDDING_HEADS:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be in [0, 1), got {dropout}")

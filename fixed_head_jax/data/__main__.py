@@ -16,6 +16,7 @@ from fixed_head_jax.data.preparing import catalog, image_folder
 from fixed_head_jax.data.preparing.prepare import BadImagesError, Report, dataset_path, prepare
 from fixed_head_jax.data.preparing.scratch import is_complete
 from fixed_head_jax.display import pictures
+from fixed_head_jax.display.numbers import format_classes
 from fixed_head_jax.settings.command_line import Parser
 
 _SHOWN = 20  # bad images on the screen
@@ -211,7 +212,7 @@ def _check_same_folder(options: argparse.Namespace, target: Path) -> None:
 
 def _print_report(name: str, report: Report, num_classes: int, seconds: float) -> None:
     size = sum(file.stat().st_size for file in report.path.iterdir())
-    print(f"{name}: {num_classes:,} classes in {report.path}")
+    print(f"{name}: {format_classes(num_classes)} in {report.path}")
     for split, count in report.counts.items():
         print(f"  {split}: {count:,} images")
     traits = ", ".join(f"{count:,} {trait}" for trait, count in sorted(report.traits.items()))

@@ -14,6 +14,7 @@ from fixed_head_jax.data import prepared, sources
 from fixed_head_jax.data.decoding import decode
 from fixed_head_jax.data.records import parse
 from fixed_head_jax.display import pictures
+from fixed_head_jax.display.numbers import format_classes
 
 SAMPLE = 2000  # images of a split whose size is looked at
 ROWS = COLUMNS = 8
@@ -60,10 +61,11 @@ def describe(builder: tfds.core.DatasetBuilder) -> str:
     files = [file for file in path.iterdir() if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     kinds = [kind for kind in _FORMATS if any(f".{kind}-" in file.name for file in files)]
+    classes = format_classes(info.features["label"].num_classes)
     lines = [
         f"{info.full_name}: {' '.join((info.description or '').split())[:200]}",
         f"  {path}: {size / 1e6:,.1f} MB, {' and '.join(kinds)}",
-        f"  {len(info.features['label'].names):,} classes, images {info.features['image'].shape}",
+        f"  {classes}, images {info.features['image'].shape}",
     ]
     return "\n".join(lines)
 

@@ -36,13 +36,14 @@ class Source:
     Attributes:
         name: dataset name.
         split: split, in TFDS's syntax.
-        num_classes: number of classes; labels are 0 ... num_classes - 1.
+        num_classes: number of classes; labels are 0 ... num_classes - 1. 0: none are known.
         first_label: what the records call the class 0.
         class_names: their names.
         image_shape: (height, width, channels) of every image.
         records: random access to the serialised examples.
         kept: positions in `records` that belong to the source, or None for all of them.
         all_labels: `() -> label of every record`.
+        all_names: `() -> file name of every record`, empty where it is not stored.
         fit: brings a decoded image to `image_shape`.
         unlabelled: whether labels may be -1, not known.
     """
@@ -56,6 +57,7 @@ class Source:
     records: Records
     kept: Int32[np.ndarray, " n"] | None
     all_labels: Callable
+    all_names: Callable
     fit: Callable
     unlabelled: bool = False
 
@@ -82,6 +84,16 @@ class Source:
             raise self._bad_record(int(positions[wrong[0]]), self._wrong_label(labels[wrong[0]]))
         return labels
 
+    @cached_property
+    def names(self) -> list[str]:
+        """The name of every example's file, empty where it is not stored; scans the split.
+
+        Raises:
+            BadRecordError: if a record cannot be read.
+        """
+        names = self.all_names()
+        return names if self.kept is None else [names[position] for position in self.kept]
+
     def describe(self) -> str:
         """Says what it holds in a line that differs where classes, counts or images do.
 
@@ -93,10 +105,8 @@ class Source:
             image, label = parse(record)
             digest.update(image + label.to_bytes(8, "little", signed=True))
         names = ", ".join(self.class_names[:3]) + ", ..." * (self.num_classes > 3)
-        return (
-            f"{len(self):,} images of {self.num_classes:,} classes ({names}), fingerprint "
-            f"{digest.hexdigest()[:16]}"
-        )
+        classes = f"of {self.num_classes:,} classes ({names})" if names else "without labels"
+        return f"{len(self):,} images {classes}, fingerprint {digest.hexdigest()[:16]}"
 
     def read(
         self, indices: Integer[np.ndarray, " b"]
@@ -204,8 +214,8 @@ def open_source(
         resize_size: length of the shorter side before that crop; 0 is `image_size`.
         interpolation: of that resizing: "bilinear" or "bicubic", both antialiased.
         num_threads: threads that scan labels; 0 for one per CPU.
-        unlabelled: whether the split's labels are not known (stored as -1); they are given as -1.
-            Nothing can then be chosen by class.
+        unlabelled: whether the split's labels are not known (stored as -1); they are given as -1,
+            as are all of a dataset without classes. Nothing can then be chosen by class.
         channels: 0 as stored; 3 also repeats grey images, as networks for RGB images take them.
 
     Raises:
@@ -245,8 +255,9 @@ def open_source(
             where,
         ),
         all_labels=labels,
+        all_names=names,
         fit=_make_fit(image_size, resize_size, interpolation, shape),
-        unlabelled=unlabelled,
+        unlabelled=unlabelled or not class_names,
     )
 
 
@@ -273,6 +284,8 @@ def _classes(name, num_classes, skip_classes, first_classes):
             f"{name!r}, got {first_classes}"
         )
     classes = range(skip_classes, first_classes or num_classes)
+    if not num_classes and not skip_classes:
+        return classes
     if not 0 <= skip_classes <= classes.stop - 2:
         raise ValueError(
             f"skip_classes must be 0 (none) ... {classes.stop - 2}, to leave two of the "

@@ -1,5 +1,7 @@
 """Pictures of the classes that a model found without labels: which images it puts together."""
 
+import csv
+import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -125,9 +127,9 @@ def draw_class_grids(
         folder: where to write; made if it is not there.
         predictions: cluster of every example, 0 ... P - 1.
         assigned: label that each of the P clusters stands for; one without a name stands for none.
-        labels: label of every example.
+        labels: label of every example; as those assigned, -1 where none is known.
         read_images: examples -> their images.
-        class_names: of the labels.
+        class_names: of the labels; empty where none is known.
         count: clusters that get a picture at most, >= 1: the first ones of `rank_classes` that have
             enough members.
         class_grid_images: members in a grid, a square number.
@@ -143,7 +145,7 @@ def draw_class_grids(
     images as evaluation sees them.
     """
     check(count, class_grid_images)
-    folder, names = Path(folder), [_name(label, class_names) for label in assigned]
+    folder, taken_for = Path(folder), [_name(label, class_names) for label in assigned]
     ranked = rank_classes(predictions, assigned, labels, class_grid_images)
     shown = [one for one in ranked[:count] if one.size >= class_grid_images]
     files, rows = [], []
@@ -154,14 +156,37 @@ def draw_class_grids(
         files.append(folder / f"class_{rank:02d}_cluster_{one.cluster:04d}.png")
         _write(files[-1], class_grid(images, is_wrong))
     if rows:
-        captions = [_caption(one, names[one.cluster]) for one in shown]
+        captions = [_caption(one, taken_for[one.cluster], class_names) for one in shown]
         files.append(folder / "classes.png")
         _write(files[-1], strips(rows, captions, _THUMBNAIL, _CAPTION))
     for old in {*folder.glob("class_*_cluster_*.png"), *folder.glob("classes.png")} - {*files}:
         old.unlink()
     files.append(folder / "classes.md")
-    write_text(files[-1], _table(ranked, names, class_grid_images))
+    write_text(files[-1], _table(ranked, taken_for, class_names, class_grid_images))
     return files
+
+
+def members_table(
+    predictions: Integer[np.ndarray, " n"],
+    labels: Integer[np.ndarray, " n"],
+    names: Sequence[str],
+    class_names: Sequence[str],
+) -> str:
+    """Formats which examples are in which cluster as CSV, cluster after cluster.
+
+    Args:
+        predictions: cluster of every example.
+        labels: of every example.
+        names: of every example's file; empty texts where they are not known.
+        class_names: of the labels; empty where none is known, and there is no column for them.
+    """
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["cluster", "index", "file", *(["label"] if class_names else [])])
+    for index in np.argsort(predictions, kind="stable"):
+        label = [class_names[labels[index]]] if class_names else []
+        rows.writerow([predictions[index], index, names[index], *label])
+    return text.getvalue()
 
 
 def _draw_members(predictions, cluster, count):
@@ -185,14 +210,22 @@ def _name(label, class_names):
     return class_names[label] if 0 <= label < len(class_names) else "-"
 
 
-def _caption(one, name):
+def _caption(one, name, class_names):
+    if not class_names:
+        return [f"cluster {one.cluster}", f"{one.size:,} images"]
     share = f"{one.size:,} images, {100 * one.accuracy:.1f} % right"
     return [f"cluster {one.cluster}", f"taken for {name}", share]
 
 
-def _table(ranked, names, class_grid_images):
+def _table(ranked, names, class_names, class_grid_images):
     """Formats all clusters as a Markdown table, with what the reader has to know below it."""
     total = max(sum(one.size for one in ranked), 1)
+    if not class_names:
+        cells = [["rank", "cluster", "images", "share (%)"]]
+        for rank, one in enumerate(ranked):
+            share = f"{100 * one.size / total:.2f}"
+            cells.append([str(rank), str(one.cluster), f"{one.size:,}", share])
+        return markdown(cells) + "\n"
     cells = [["rank", "cluster", "images", "share (%)", "class", "accuracy (%)"]]
     for rank, one in enumerate(ranked):
         is_small = one.size < class_grid_images

@@ -16,3 +16,8 @@ def format_seconds(seconds: float) -> str:
     if seconds < 10:
         return f"{seconds:.2g} s"
     return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def format_classes(count: int) -> str:
+    """Formats a number of classes; images without classes have no labels."""
+    return f"{count:,} classes" if count else "no labels"

@@ -141,13 +141,20 @@ def _contingency_pass(setting):
 
 
 def _clustering(setting: Setting) -> Evaluator:
-    """Predicted classes against the labels, which they know nothing of; how they are used."""
+    """How predicted classes are used; and their agreement with labels, which they never saw."""
+
+    def sums(outputs, labels, mask, context):
+        del labels, context
+        return clustering.usage_sums(outputs["logits"], mask, setting.temperature)
 
     def metrics(totals, contexts, kernel):
         del contexts, kernel
-        return clustering.clustering_metrics(totals[0])
+        usage, *contingencies = totals
+        scores = (clustering.agreement_metrics(contingency) for contingency in contingencies)
+        return {**next(scores, {}), **clustering.usage_metrics(usage)}
 
-    return Evaluator((_contingency_pass(setting),), metrics)
+    labelled = (_contingency_pass(setting),) if setting.num_classes else ()
+    return Evaluator((Pass(sums), *labelled), metrics)
 
 
 def _superclasses(setting: Setting) -> Evaluator:
@@ -158,7 +165,7 @@ def _superclasses(setting: Setting) -> Evaluator:
     if not set(hierarchy.classes) & set(setting.class_names):
         raise ValueError(
             f"superclass_dir={setting.superclass_dir!r} has none of the classes of the data set, "
-            f"such as {setting.class_names[0]!r}"
+            f"such as {next(iter(setting.class_names), 'none: it has no labels')!r}"
         )
 
     def metrics(totals, contexts, kernel):
@@ -223,10 +230,11 @@ EVALUATORS = {
     "kmeans": partial(_kmeans, reads="features"),
     "kmeans_pixels": partial(_kmeans, reads="pixels"),
 }
+AGREEMENTS = ("nmi", "ami", "ari", "acc")  # of clusters and labels
 # Metrics of which larger is better, that the best checkpoint may be chosen by.
 RISING_METRICS = {
     "classification": ("accuracy", "top5_accuracy"),
-    "clustering": ("nmi", "ami", "ari", "acc"),
+    "clustering": (*AGREEMENTS, "information"),
 }
 
 

@@ -1,7 +1,9 @@
 """Unsupervised classification: how the classes of a head agree with labels that it never saw.
 
-    device  contingency_sums    -> M [P, L]: examples of label l for which the head predicts class p
-    host    clustering_metrics  -> agreement of the two, and how evenly the classes are used
+    device  usage_sums         -> how often each class p is predicted, and how surely
+            contingency_sums   -> M [P, L]: examples of label l for which the head predicts class p
+    host    usage_metrics      -> how evenly the classes are used, and what they tell of an image
+            agreement_metrics  -> agreement of classes and labels
 
 A class that is predicted is called a cluster here. Which of the labels it stands for is chosen
 after the fact, with all labels of the split at hand (`assign_clusters`): an accuracy found this way
@@ -176,40 +178,84 @@ def expand_contingency(
     return np.repeat(predictions, repeats), np.repeat(labels, repeats)
 
 
-def clustering_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Turns the contingency matrix of a split into scores and signs of collapse.
+def usage_sums(
+    logits: Float[Array, "b p"], mask: Float[Array, "b"], temperature: float
+) -> dict[str, Float32[Array, "..."]]:
+    """Sums over a batch how the classes are used, whatever the labels.
+
+    Args:
+        logits: before they are divided by the temperature; ties go to the first class.
+        mask: 0 for padding, which may hold anything.
+        temperature: > 0.
+
+    Returns:
+        "members" [P], the examples that each class is predicted for; "probability" [P], the sums of
+        the classes' probabilities; "entropy", the sum of the examples' entropies, in nats.
+    """
+    valid = (mask > 0)[:, None]
+    logs = jax.nn.log_softmax(jnp.where(valid, logits.astype(jnp.float32), 0) / temperature)
+    members = jax.nn.one_hot(jnp.argmax(logits, axis=1), logits.shape[1])
+    return {
+        "members": jnp.sum(members * valid, 0),
+        "probability": jnp.sum(jnp.exp(logs) * valid, 0),
+        "entropy": -jnp.sum(jnp.exp(logs) * logs * valid),
+    }
+
+
+def agreement_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Turns the contingency matrix of a split into the scores of `clustering_scores`, in percent.
+
+    Raises:
+        ValueError: if the split holds no example.
+    """
+    scores = clustering_scores(*expand_contingency(sums["contingency"]))
+    return {name: 100 * value for name, value in scores.items()}
+
+
+def usage_metrics(sums: Mapping[str, np.ndarray | np.generic | Array]) -> dict[str, float]:
+    """Says how a split uses the classes, and warns of collapse.
 
     Logs a warning if one class takes all examples, or the classes are used about as unevenly
     (`COLLAPSED_BELOW`): the usual failure of training without labels.
 
     Args:
-        sums: of `contingency_sums`, over the whole split.
+        sums: of `usage_sums`, over the whole split.
 
     Returns:
-        "nmi", "ami", "ari" and "acc" of `clustering_scores` in percent; "used_classes", the number
-        of classes with examples; "class_entropy", the entropy of the shares of the classes over
-        ln P, from 0 (one class) to 1 (all equally used); "largest_class", the largest
-        share in percent; "examples".
+        "used_classes", the number of classes with examples; "class_entropy", the entropy of the
+        shares of the classes over ln P, from 0 (one class) to 1 (all equally used);
+        "largest_class", the largest share in percent; "information", what the probabilities tell of
+        an image: their mutual information in percent of ln P, 100 if all classes are equally used
+        and every image is surely of one, 0 if all images look alike; "examples".
 
     Raises:
         ValueError: if the split holds no example.
+
+    Source: of the information, Krause, Perona and Gomes 2010, "Discriminative Clustering by
+    Regularized Information Maximization".
     """
-    contingency = np.asarray(sums["contingency"], np.float64)
-    predictions, labels = expand_contingency(contingency)
-    scores = clustering_scores(predictions, labels)
-    shares = contingency.sum(1) / contingency.sum()
+    members, probability, entropies = (
+        np.asarray(sums[name], np.float64) for name in ("members", "probability", "entropy")
+    )
+    examples = int(members.sum())
+    if not examples:
+        raise ValueError("the split is empty; the use of classes needs at least one example")
+    shares = members / examples
     num_classes, used = len(shares), int((shares > 0).sum())
-    entropy = float(entr(shares).sum() / math.log(num_classes)) if num_classes > 1 else 1.0
+    most = math.log(num_classes) if num_classes > 1 else 1.0
+    entropy = float(entr(shares).sum() / most) if num_classes > 1 else 1.0
+    information = (entr(probability / examples).sum() - entropies / examples) / most
     largest = 100 * float(shares.max())
-    if num_classes > 1 and len(labels) > 1 and (used == 1 or entropy < COLLAPSED_BELOW):
+    if num_classes > 1 and examples > 1 and (used == 1 or entropy < COLLAPSED_BELOW):
         logging.warning(
             "The classes have collapsed: %d of %d used, the largest has %.1f%% of %d examples, "
             "class entropy %.3f (0: one class, 1: all equally used)",
-            used, num_classes, largest, len(labels), entropy,
+            used, num_classes, largest, examples, entropy,
         )  # fmt: skip
-    return {name: 100 * value for name, value in scores.items()} | {
+    return {
         "used_classes": float(used),
         "class_entropy": entropy,
         "largest_class": largest,
-        "examples": float(len(labels)),
+        "information": 100 * float(information),
+        "examples": float(examples),
     }

@@ -79,11 +79,12 @@ class Setting(NamedTuple):
     """What evaluators are built from, beside their name.
 
     Attributes:
-        num_classes: K of the labels.
+        num_classes: K of the labels; 0 where there are none.
         class_counts: returns the training images per class [K]; called only where they matter.
         class_names: of the labels.
         superclass_dir: folder of the files that `superclasses` reads.
         seed: of what an evaluator draws.
+        temperature: divides the logits in the probabilities of clusters.
     """
 
     num_classes: int
@@ -91,3 +92,4 @@ class Setting(NamedTuple):
     class_names: tuple[str, ...] = ()
     superclass_dir: str = ""
     seed: int = 0
+    temperature: float = 1.0

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import ShapeDtypeStruct
 from jaxtyping import Array, Float
@@ -70,7 +69,7 @@ def make_program(
         images = normalize(images) if takes_levels else images
         with plainly():
             found = model.apply(variables, images, train=False)
-        found["probabilities"] = jax.nn.softmax(found["logits"])
+        found["probabilities"] = predictor.probabilities(found["logits"])
         if "class_maps" in outputs:
             found["class_maps"] = every_class_map(model, variables, found["feature_map"])
         return tuple(found[name] for name in outputs)

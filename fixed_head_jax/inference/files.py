@@ -1,11 +1,10 @@
 """The photographs that a user names: files, folders, patterns and lists."""
 
 import glob
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fixed_head_jax.data.preparing.image_folder import EXTENSIONS
+from fixed_head_jax.data.preparing import image_folder
 
 
 def find_images(names: Sequence[str]) -> Iterator[Path]:
@@ -22,7 +21,7 @@ def find_images(names: Sequence[str]) -> Iterator[Path]:
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
-            yield from _in_folder(path)
+            yield from image_folder.find_images(path)
         elif path.suffix == ".txt" and path.is_file():
             with path.open(encoding="utf-8", errors="surrogateescape") as lines:
                 yield from (Path(line.rstrip("\r\n")) for line in lines if line.strip())
@@ -32,11 +31,3 @@ def find_images(names: Sequence[str]) -> Iterator[Path]:
             yield from map(Path, sorted(glob.glob(str(path), recursive=True)))
         else:
             raise ValueError(f"--images={name!r} is no file, no folder and no pattern")
-
-
-def _in_folder(folder):
-    for parent, inner, files in os.walk(folder, followlinks=True):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS:
-                yield Path(parent, name)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Array, Float, Float32, UInt8
 
 from fixed_head_jax.augment import Options, make_augment
 from fixed_head_jax.configs.common import from_record
@@ -19,7 +19,7 @@ from fixed_head_jax.data.decoding import as_pixels, decode_upright
 from fixed_head_jax.storage.checkpoint import read_variables
 from fixed_head_jax.storage.workdir import MODEL, find_runs, read_config
 from fixed_head_jax.tasks import NEEDS
-from fixed_head_jax.training.experiment import make_model
+from fixed_head_jax.training.experiment import make_model, make_task
 
 
 class Preprocessing(NamedTuple):
@@ -80,6 +80,7 @@ class Predictor:
         preprocessing: from an image of any size to what the model takes.
         class_names: of the K columns of its probabilities.
         batch_size: images that it looks at together, >= 1.
+        temperature: divides the logits in the probabilities, > 0.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Predictor:
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     batch_size: int = 32
+    temperature: float = 1.0
 
     def __call__(self, images: Sequence[Any] | np.ndarray) -> Predictions:
         """Classifies images.
@@ -137,6 +139,10 @@ class Predictor:
         channels = self.preprocessing.image_shape[2]
         return self.preprocessing.fit(as_pixels(image, channels))
 
+    def probabilities(self, logits: Float[Array, "b k"]) -> Float32[Array, "b k"]:
+        """Returns the probabilities that the model's logits stand for."""
+        return jax.nn.softmax(logits.astype(jnp.float32) / self.temperature)
+
     def top_k(self, predictions: Predictions, k: int = 5) -> list[list[tuple[str, float]]]:
         """Returns of each image the k most probable classes, by name, and their probabilities."""
         best = np.argsort(-predictions.probabilities, axis=1, kind="stable")[:, :k]
@@ -155,7 +161,7 @@ class Predictor:
         @jax.jit
         def program(variables, images):
             outputs = self.model.apply(variables, normalize(images), train=False)
-            probabilities = jax.nn.softmax(outputs["logits"].astype(jnp.float32))
+            probabilities = self.probabilities(outputs["logits"])
             return Predictions(probabilities, outputs["features"], outputs["feature_map"])
 
         return lambda images: program(variables, images)
@@ -192,8 +198,9 @@ def load(workdir: str | Path, which: str = "best") -> Predictor:
         return predictor
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     outputs = jax.eval_shape(partial(model.apply, train=False), variables, image)
-    count = outputs["logits"].shape[1]
-    return dataclasses.replace(predictor, class_names=tuple(f"cluster {i}" for i in range(count)))
+    names = tuple(f"cluster {i}" for i in range(outputs["logits"].shape[1]))
+    temperature = make_task(config, model).temperature
+    return dataclasses.replace(predictor, class_names=names, temperature=temperature)
 
 
 def _find_run(workdir):

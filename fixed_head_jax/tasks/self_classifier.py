@@ -100,7 +100,8 @@ def self_classifier(
         metrics |= {"loss": mean_loss, **_usage(logits[max(model.head.evaluated, 0)])}
         return mean_loss, (model_state, task_state, metrics)
 
-    return Task(init, loss, partial(_check_sizes, queue_size), evaluators=("clustering",))
+    check = partial(_check_sizes, queue_size)
+    return Task(init, loss, check, evaluators=("clustering",), temperature=row_temperature)
 
 
 def _check_sizes(queue_size, batch_size, num_examples, num_devices, accumulation_steps):

@@ -31,9 +31,11 @@ class Task(NamedTuple):
         check: `(batch_size, num_examples, num_devices, accumulation_steps)`, raises ValueError
             where the task cannot go with these.
         evaluators: names of those that every evaluation of the task has.
+        temperature: > 0, divides the logits in the probabilities that it predicts.
     """
 
     init: Callable
     loss: Callable
     check: Callable = _accepts_anything
     evaluators: tuple[str, ...] = ("classification",)
+    temperature: float = 1.0

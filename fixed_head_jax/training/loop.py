@@ -12,13 +12,13 @@ import numpy as np
 
 from fixed_head_jax import optim
 from fixed_head_jax.devices import memory, parallel
-from fixed_head_jax.display.class_grids import draw_class_grids
+from fixed_head_jax.display.class_grids import draw_class_grids, members_table
 from fixed_head_jax.evaluators import EVAL, TRAIN
 from fixed_head_jax.evaluators.clustering import assign_clusters, contingency_matrix
 from fixed_head_jax.evaluators.predictions import PREDICTIONS_FILE, write_predictions
 from fixed_head_jax.settings.schema import read
 from fixed_head_jax.storage.checkpoint import Checkpoints, Restored
-from fixed_head_jax.storage.files import write_json
+from fixed_head_jax.storage.files import write_json, write_text
 from fixed_head_jax.storage.workdir import MODEL, RECORD, local_folder
 from fixed_head_jax.training.experiment import Run
 from fixed_head_jax.training.interval_log import IntervalLog, check_evaluation
@@ -90,13 +90,17 @@ def _draw_classes(run: Run, folder: Path, programs: Programs, state: TrainState)
     if jax.process_index() != 0:
         return
     source, labels = run.eval_data.source, outputs["label"]
-    shape = outputs["eval"].shape[1], source.num_classes
-    predictions = outputs["eval"].argmax(1)
-    assigned = assign_clusters(contingency_matrix(predictions, labels, shape))
+    predictions, num_clusters = outputs["eval"].argmax(1), outputs["eval"].shape[1]
+    assigned = np.full(num_clusters, -1)
+    if source.num_classes:
+        shape = num_clusters, source.num_classes
+        assigned = assign_clusters(contingency_matrix(predictions, labels, shape))
     draw_class_grids(
         folder, predictions, assigned, labels, lambda index: source.read(index)[0],
         source.class_names, run.config.class_grids, run.config.class_grid_images,
     )  # fmt: skip
+    members = members_table(predictions, labels, source.names, source.class_names)
+    write_text(folder / "members.csv", members)
 
 
 def train(run: Run, workdir: str | Path, stop_requested: Callable = lambda: False) -> dict:

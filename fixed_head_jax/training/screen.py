@@ -9,7 +9,7 @@ import jax
 from jaxtyping import PyTree
 
 from fixed_head_jax.devices import memory
-from fixed_head_jax.display.numbers import format_number, format_seconds
+from fixed_head_jax.display.numbers import format_classes, format_number, format_seconds
 from fixed_head_jax.training.experiment import Run, dtype_name
 
 _SHOWN = 12  # values on a line
@@ -66,12 +66,13 @@ def describe(run: Run, workdir: Path, step: int, is_over: bool) -> str:
     frozen = f", {stored - trained:,} frozen" if stored > trained else ""
     fixed = size_of(state.model_state.get("fixed", {}))
     evaluated, shape = run.eval_data.source, " x ".join(map(str, source.image_shape))
+    classes = format_classes(source.num_classes)
     epochs = run.total_steps * config.batch_size / len(source)
     return _table(
         {
             "workdir": str(workdir),
-            "data": f"{source.name}, {source.num_classes:,} classes; {len(source):,} images to "
-            f"train on ({source.split}), {len(evaluated):,} to evaluate on ({evaluated.split})",
+            "data": f"{source.name}, {classes}; {len(source):,} images to train "
+            f"on ({source.split}), {len(evaluated):,} to evaluate on ({evaluated.split})",
             "images": f"{shape}, {'on the device' if run.train_data.num_bytes else 'from disk'}",
             "model": f"{config.model.backbone}, {config.model.pool} pooling, {config.model.head} "
             f"head: {trained:,} parameters trained{frozen}, {fixed:,} stored fixed",

@@ -199,6 +199,7 @@ def test_a_bad_record_is_named_with_its_file(tmp_path):
         One(),
         None,
         lambda: np.array([3]),
+        lambda: ["cats/1.jpg"],
         lambda image: image,
     )
     with pytest.raises(records.BadRecordError, match="at index 0, file 'cats/1.jpg' .*identify"):

@@ -7,16 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special, stats
 from sklearn import metrics as oracle
 
 from fixed_head_jax.evaluators import clustering
 from fixed_head_jax.evaluators.clustering import (
+    agreement_metrics,
     assign_clusters,
-    clustering_metrics,
     clustering_scores,
     contingency_matrix,
     contingency_sums,
     expand_contingency,
+    usage_metrics,
+    usage_sums,
 )
 
 LABELS = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 2])
@@ -160,22 +163,49 @@ def test_expanding_a_matrix_gives_it_back():
     np.testing.assert_array_equal(again, contingency)
 
 
+def used(members):
+    """Returns the sums of examples that are surely of a class each."""
+    members = np.array(members, np.float64)
+    return {"members": members, "probability": members, "entropy": np.zeros(())}
+
+
+def test_usage_is_summed_over_what_is_no_padding():
+    rng = np.random.default_rng(4)
+    logits, mask = rng.normal(size=(30, 5)).astype(np.float32), np.ones(30, np.float32)
+    mask[[2, 29]], logits[2], logits[29] = 0, np.nan, np.inf
+    kept = special.softmax(logits[mask > 0].astype(np.float64) / 0.1, axis=1)
+    sums = jax.jit(usage_sums, static_argnums=2)(logits, mask, 0.1)
+    np.testing.assert_array_equal(sums["members"], np.bincount(kept.argmax(1), minlength=5))
+    np.testing.assert_allclose(sums["probability"], kept.sum(0), rtol=1e-5)
+    np.testing.assert_allclose(sums["entropy"], stats.entropy(kept, axis=1).sum(), rtol=1e-5)
+    # What the class says of the image is what the image says of the class.
+    told = stats.entropy(kept, kept.mean(0)[None], axis=1).mean() / np.log(5)
+    assert usage_metrics(sums)["information"] == pytest.approx(100 * told, rel=1e-5)
+
+
+def test_images_that_look_alike_tell_nothing():
+    sums = usage_sums(jnp.tile(jnp.array([1.0, 2.0, 0.5]), (9, 1)), jnp.ones(9), 0.1)
+    assert usage_metrics(sums)["information"] == pytest.approx(0, abs=1e-4)
+
+
 def test_metrics_are_percent_with_diagnostics(warned):
     contingency = np.zeros((5, 3))
     np.add.at(contingency, (E2, LABELS), 1)
-    metrics = clustering_metrics({"contingency": contingency})
+    scores = agreement_metrics({"contingency": contingency})
     for name, score in clustering_scores(E2, LABELS).items():
-        assert metrics[name] == pytest.approx(100 * score, rel=1e-12)
+        assert scores[name] == pytest.approx(100 * score, rel=1e-12)
+    metrics = usage_metrics(used(contingency.sum(1)))
     shares = np.array([3, 2, 2, 1, 2]) / 10
     entropy = -(shares * np.log(shares)).sum() / np.log(5)
     diagnostics = {"used_classes": 5, "class_entropy": entropy, "largest_class": 30, "examples": 10}
     assert {name: metrics[name] for name in diagnostics} == pytest.approx(diagnostics, rel=1e-12)
-    assert all(type(value) is float for value in metrics.values())
+    assert all(type(value) is float for value in {**scores, **metrics}.values())
     assert not warned
 
 
 def test_even_use_has_entropy_one(warned):
-    metrics = clustering_metrics({"contingency": np.full((8, 2), 3.0)})
+    metrics = usage_metrics(used([6] * 8))
+    assert metrics["information"] == pytest.approx(100)  # each image is surely of its class
     assert metrics["class_entropy"] == pytest.approx(1)
     assert metrics["largest_class"] == pytest.approx(12.5)
     assert not warned
@@ -190,21 +220,22 @@ def test_even_use_has_entropy_one(warned):
     ],
 )
 def test_collapse_is_reported(warned, sizes, text):
-    contingency = np.array(sizes, np.float64)[:, None] * np.array([[0.5, 0.5]])
-    clustering_metrics({"contingency": contingency})
+    usage_metrics(used(sizes))
     assert len(warned) == 1
     assert warned[0].startswith("The classes have collapsed: ") and text in warned[0]
 
 
 @pytest.mark.parametrize("sizes", [[1, 0], [500], [10] * 10 + [0] * 990, [600, 200, 200]])
 def test_what_is_no_collapse(warned, sizes):
-    clustering_metrics({"contingency": np.array(sizes, np.float64)[:, None]})
+    usage_metrics(used(sizes))
     assert not warned
 
 
 def test_metrics_need_an_example():
     with pytest.raises(ValueError, match="empty"):
-        clustering_metrics({"contingency": np.zeros((3, 2))})
+        agreement_metrics({"contingency": np.zeros((3, 2))})
+    with pytest.raises(ValueError, match="empty"):
+        usage_metrics(used([0, 0]))
 
 
 @pytest.mark.slow
@@ -214,6 +245,6 @@ def test_imagenet_takes_seconds():
     predictions = np.where(rng.random(50_000) < 0.4, labels, rng.integers(0, 1000, 50_000))
     contingency = contingency_matrix(predictions, labels).astype(np.float64)
     start = time.monotonic()
-    metrics = clustering_metrics({"contingency": contingency})
+    scores = agreement_metrics({"contingency": contingency})
     assert time.monotonic() - start < 30
-    assert metrics["examples"] == 50_000 and 40 <= metrics["acc"] < 42
+    assert 40 <= scores["acc"] < 42

@@ -1,13 +1,16 @@
 """A user's folder of photographs: prepared once, held out, its statistics measured."""
 
+import csv
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from fixed_head_jax.configs import digits, own_images
+from fixed_head_jax import inference
+from fixed_head_jax.configs import digits, own_images, selfclassifier_own_images
 from fixed_head_jax.data import open_dataset
 from fixed_head_jax.data.statistics import pixel_statistics
-from fixed_head_jax.training import experiment
+from fixed_head_jax.training import experiment, loop
 from fixed_head_jax.training.experiment.settling import settle_images
 
 
@@ -96,3 +99,62 @@ def test_statistics_of_a_part_are_those_of_its_images(data_dir):
     images, _ = source.read(np.linspace(0, len(source) - 1, 100).astype(int))
     np.testing.assert_allclose(mean, images.mean() / 255, atol=6e-5)
     np.testing.assert_allclose(std, (images / 255).std(), atol=6e-5)
+
+
+def test_photographs_without_labels_are_trained_on_and_told_apart(
+    folder, tmp_path, tiny_backbone, capsys
+):
+    config = selfclassifier_own_images.get_config("small")
+    (folder / "cat" / "inner").mkdir()  # any layout
+    (folder / "cat" / "0.png").rename(folder / "cat" / "inner" / "0.png")
+    (folder / "dog" / "0.png").rename(folder / "top.PNG")
+    config.data.path, config.data_dir = str(folder), str(tmp_path / "prepared")
+    config.model.backbone, config.batch_size = "tiny", 8
+    config.data.image_size, config.data.resize_size, config.views.global_size = 8, 9, 8
+    config.total_epochs, config.optim.warmup_epochs, config.class_grid_images = 1.0, 0.0, 1
+    config.model.head_options.hidden_dim, config.model.head_options.num_clusters = 8, (4, 4)
+    run = experiment.build(config)
+    assert "no labels; images: 20 train" in capsys.readouterr().out
+    source = run.train_data.source
+    assert (source.class_names, source.num_classes, len(source)) == ((), 0, 20)
+    assert run.config.data.eval_split == "train" and set(source.labels) == {-1}
+    result = loop.train(run, tmp_path / "run")
+    assert {key for key in result if key.startswith("eval/")} == {
+        *(f"eval/{name}" for name in ("used_classes", "class_entropy", "largest_class")),
+        *("eval/information", "eval/examples"),
+    }
+    with open(tmp_path / "run" / "classes" / "members.csv", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    assert len({row["file"] for row in rows}) == 20 and rows[0].keys() == {
+        *("cluster", "index", "file"),
+    }
+    assert {"top.PNG", "cat/inner/0.png"} <= {row["file"] for row in rows}
+    predictor = inference.load(tmp_path / "run")
+    assert predictor.class_names == tuple(f"cluster {i}" for i in range(4))
+    places = [folder / row["file"] for row in rows]
+    best = predictor([place for place in places if place.suffix == ".png"])
+    told = [int(row["cluster"]) for row in rows if row["file"] != "top.PNG"]
+    assert best.probabilities.argmax(1).tolist() == told
+    assert "no labels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("module", "change", "message"),
+    [
+        (own_images, {"data.unlabelled": True}, "'supervised' learns labels, but those of 'train'"),
+        (selfclassifier_own_images, {"best_metric": "nmi"}, "'nmi'; known: information"),
+        (selfclassifier_own_images, {"evaluators": ("knn",)}, "'knn' needs labelled images"),
+        (
+            selfclassifier_own_images, {"model.head_options.num_clusters": ()},
+            "num_clusters must be at least 2",
+        ),
+        (selfclassifier_own_images, {"data.train_fraction": 0.5}, "unlabelled=True leaves no"),
+    ],
+)  # fmt: skip
+def test_what_needs_labels_says_so(folder, tmp_path, module, change, message):
+    config = module.get_config("small")
+    config.data.path, config.data_dir = str(folder), str(tmp_path / "prepared")
+    config.batch_size, config.optim.warmup_epochs = 8, 0.0
+    config.update_from_flattened_dict(change)
+    with pytest.raises(ValueError, match=message):
+        experiment.build(config)

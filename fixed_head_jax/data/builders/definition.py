@@ -10,7 +10,7 @@ class Example(NamedTuple):
     Attributes:
         name: path of the file in its archive or folder, for messages; no two are alike.
         encoded: bytes of the file, as they are.
-        label: class, 0 ... K - 1.
+        label: class, 0 ... K - 1; -1 where it is not known.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Definition(NamedTuple):
     """A dataset that `prepare` can write; made by the functions in `DEFINITIONS`.
 
     Attributes:
-        class_names: of the K classes, in the order of the labels.
+        class_names: of the K classes, in the order of the labels; empty where no label is known.
         splits: name -> function that iterates over the split's examples, from its start at each
             call; nothing is read before.
         counts: split -> number of images that it must have; empty where any number will do.

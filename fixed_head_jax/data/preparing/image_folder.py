@@ -20,6 +20,7 @@ from fixed_head_jax.data.preparing import inspect_image
 EXTENSIONS = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 SPLITS = ("train", "validation", "val", "valid", "test")
 TEST_FRACTION = 0.2
+UNKNOWN = -1  # a label
 _UNFIT = ("Cc", "Zl", "Zp")  # controls, separators of lines and paragraphs: break lists of names
 
 Files = dict[str, tuple[Path, ...]]  # class -> its images
@@ -94,6 +95,41 @@ def read(
         splits = _divide(files, TEST_FRACTION if test_fraction is None else test_fraction, seed)
     description = describe(path, test_fraction, seed, channels)
     return _define(path, splits, description, channels), dict(ignored)
+
+
+def read_unlabelled(path: str | Path, channels: int | None = None) -> Definition:
+    """Defines the dataset of all images in a folder and the folders in it, without labels.
+
+    Args:
+        path: the folder; its layout says nothing of the images.
+        channels: as in `read`.
+
+    Raises:
+        ValueError: if it is not a folder, or holds no image.
+    """
+    path = Path(path)
+    images = tuple(find_images(path)) if path.is_dir() else ()
+    if not images:
+        raise ValueError(f"path {str(path)!r} is not a folder with images; give one")
+    description = f"Images of the folder {as_text(str(path.resolve()))}, without labels."
+    return Definition(
+        class_names=(),
+        splits={"train": partial(_examples, path, {UNKNOWN: images})},
+        counts={"train": len(images)},
+        description=description,
+        homepage="",
+        channels=channels or (1 if all(map(_is_grey, images)) else 3),
+        repeats_grey=channels == 3,
+    )
+
+
+def find_images(path: Path) -> Iterator[Path]:
+    """Finds the visible images in a folder and the folders in it, in the order of their names."""
+    for parent, inner, files in os.walk(path, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS:
+                yield Path(parent, name)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -186,11 +222,11 @@ def _define(
 
 
 def _reader(path: Path, files: Files) -> Callable[[], Iterator[Example]]:
-    return partial(_examples, path, list(files.values()))
+    return partial(_examples, path, dict(enumerate(files.values())))
 
 
-def _examples(path: Path, classes: Sequence[Sequence[Path]]) -> Iterator[Example]:
-    for label, images in enumerate(classes):
+def _examples(path: Path, by_label: Mapping[int, Sequence[Path]]) -> Iterator[Example]:
+    for label, images in by_label.items():
         for image in images:
             try:
                 encoded = image.read_bytes() if image.is_file() else b""  # a pipe would hang

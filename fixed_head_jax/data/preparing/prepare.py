@@ -186,7 +186,7 @@ def _checked_examples(
 def _check(example: Example, definition: Definition, convert: bool) -> tuple[Example, Findings]:
     """Returns the example, converted if it is to be, and what was found."""
     num_classes = len(definition.class_names)
-    if not 0 <= example.label < num_classes:
+    if num_classes and not 0 <= example.label < num_classes:
         return example, Findings(f"label {example.label} is outside 0 ... {num_classes - 1}")
     findings = inspect_image.inspect(example.encoded, definition.channels, definition.image_shape)
     if definition.repeats_grey:

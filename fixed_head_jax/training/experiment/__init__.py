@@ -17,6 +17,7 @@ from fixed_head_jax.data.sampling import epoch_start
 from fixed_head_jax.devices import compiler, parallel
 from fixed_head_jax.display import class_grids
 from fixed_head_jax.evaluators import (
+    AGREEMENTS,
     EVAL,
     RISING_METRICS,
     TRAIN,
@@ -30,7 +31,7 @@ from fixed_head_jax.optim import transfer
 from fixed_head_jax.settings.lookup import check_choice
 from fixed_head_jax.settings.paths import match_kernels
 from fixed_head_jax.settings.schema import flatten, read
-from fixed_head_jax.tasks import NEEDS, get_task
+from fixed_head_jax.tasks import NEEDS, Task, get_task
 from fixed_head_jax.training import trackers
 from fixed_head_jax.training.experiment.images import check_mixing, make_augments, open_splits
 from fixed_head_jax.training.experiment.settling import settle_images
@@ -84,6 +85,11 @@ def build(config: ConfigDict, read_weights: bool = True, needs_head: bool = Fals
     splits = open_splits(config, takes_views)
     source = splits.train.source
     check_batch(config, len(source), mesh.size)
+    if source.unlabelled and NEEDS[config.task.name].labels:
+        raise ValueError(
+            f"task {config.task.name!r} learns labels, but those of {source.full_name} are not "
+            "known (data.unlabelled=True, or it has no classes); choose another task"
+        )
     dials = read(transfer.Dials, config)
     start = config.init_from if read_weights else None
     model = _get_model(config, source.num_classes, dials, start)
@@ -91,7 +97,7 @@ def build(config: ConfigDict, read_weights: bool = True, needs_head: bool = Fals
     mix_steps = starts(config.augment.mix_off_epoch) if config.augment.mix_off_epoch else None
     augment, eval_augment = make_augments(config, source, takes_views, parallel.AXIS, mix_steps)
     check_mixing(config, model)
-    task = get_task(config.task.name, model, **_options(config.task.options))
+    task = make_task(config, model)
     _check_task(config, task, source, mesh.size)
 
     total_steps = config.total_steps or starts(config.total_epochs)
@@ -123,7 +129,7 @@ def build(config: ConfigDict, read_weights: bool = True, needs_head: bool = Fals
     }  # fmt: skip
     return Run(
         config, record, mesh, *splits, train_step,
-        *_make_evaluates(config, model, task.evaluators, eval_augment, splits, mesh), predict,
+        *_make_evaluates(config, model, task, eval_augment, splits, mesh), predict,
         training.is_trained, partial(_create_state, config, task, training.tx, images), initial,
         left_out,
         total_steps, _event_steps(config.eval_every_epochs, starts, total_steps),
@@ -162,6 +168,11 @@ def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = Non
     return get_model(num_classes, **plain, **options, axis_name=axis_name)
 
 
+def make_task(config: ConfigDict, model: Classifier) -> Task:
+    """Returns the task that a config names, as `get_task` builds it."""
+    return get_task(config.task.name, model, **_options(config.task.options))
+
+
 def _get_model(config, num_classes, dials, start):
     channels = config.model.backbone_options.out_channels
     if config.model.head == "identity" and channels and channels > num_classes:
@@ -175,7 +186,7 @@ def _get_model(config, num_classes, dials, start):
     return model.clone(frozen_parts=transfer.frozen_parts(dials, layers, lr))
 
 
-def _make_evaluates(config, model, task_evaluators, augment, splits, mesh):
+def _make_evaluates(config, model, task, augment, splits, mesh):
     """Returns `evaluate`, `final_evaluate` and `evaluates_train` of a `Run`."""
     source = splits.fit.source
     datasets = {TRAIN: splits.fit, EVAL: splits.eval}
@@ -186,8 +197,9 @@ def _make_evaluates(config, model, task_evaluators, augment, splits, mesh):
         return np.bincount(train.source.labels, minlength=source.num_classes)
 
     setting = Setting(
-        source.num_classes, class_counts, source.class_names, config.superclass_dir, config.seed
-    )
+        source.num_classes, class_counts, source.class_names, config.superclass_dir, config.seed,
+        task.temperature,
+    )  # fmt: skip
 
     predicts_labels = NEEDS[config.task.name].labels
 
@@ -198,7 +210,7 @@ def _make_evaluates(config, model, task_evaluators, augment, splits, mesh):
         evaluate = make_evaluate(model, evaluators, augment, datasets, config.eval_batch_size, mesh)
         return evaluate, any(evaluator.needs.fit_images for evaluator in evaluators.values())
 
-    names = (*task_evaluators, *config.evaluators)
+    names = (*task.evaluators, *config.evaluators)
     evaluate, evaluates_train = make(names)
     if not config.final_evaluators:  # nothing to compile a second time
         return evaluate, evaluate, evaluates_train
@@ -208,14 +220,11 @@ def _make_evaluates(config, model, task_evaluators, augment, splits, mesh):
 def _check_task(config, task, source, num_devices):
     """Raises ValueError where a task does not go with the rest of its config."""
     task.check(config.batch_size, len(source), num_devices, config.accumulation_steps)
-    rising = [metric for name in task.evaluators for metric in RISING_METRICS.get(name, ())]
-    check_choice("best_metric", config.best_metric, rising)
     needs = NEEDS[config.task.name]
-    if source.unlabelled and needs.labels:
-        raise ValueError(
-            f"task {config.task.name!r} learns labels, which data.unlabelled=True says are not "
-            "known; set it to False or choose another task"
-        )
+    rising = [metric for name in task.evaluators for metric in RISING_METRICS.get(name, ())]
+    if not source.num_classes:
+        rising = [metric for metric in rising if metric not in AGREEMENTS]
+    check_choice("best_metric", config.best_metric, rising)
     if config.save_predictions and not needs.labels:
         raise ValueError(
             "save_predictions keeps probabilities of the labels, which a task without labels does "

@@ -15,16 +15,18 @@ def settle_images(config: ConfigDict) -> ConfigDict:
     """Returns a config that says everything of its images, as the record of a run keeps it.
 
     A folder of photographs (`data.path`) becomes the name of the dataset prepared of it, an empty
-    `data.eval_split` the first of `HELD_OUT` that there is. Empty `data.mean` and `data.std`, and
-    with them a `data.image_size` of 0, become what the public weights of `init_from` expect; mean
-    and deviation without such weights those of the training images.
+    `data.eval_split` the first of `HELD_OUT` that there is, or `train` where there are no labels.
+    Empty `data.mean` and `data.std`, and with them a `data.image_size` of 0, become what the public
+    weights of `init_from` expect; mean and deviation without such weights those of the training
+    images.
 
     Raises:
         ValueError: if the images are not there, or cannot be prepared.
     """
     data, values = config.data, {}
     if data.path:
-        values |= {"data.name": prepare_folder(data.path, config.data_dir), "data.path": ""}
+        name = prepare_folder(data.path, config.data_dir, data.unlabelled)
+        values |= {"data.name": name, "data.path": ""}
     elif not data.name:
         raise ValueError("data.path is empty; name the folder of your photographs")
     expected = pretrained.preprocessing_of(config.init_from) if not data.mean else None
@@ -41,7 +43,10 @@ def settle_images(config: ConfigDict) -> ConfigDict:
 
 
 def _held_out(config):
-    splits = prepared.find(config.data.name, config.data_dir).info.splits
+    info = prepared.find(config.data.name, config.data_dir).info
+    splits = info.splits
+    if not info.features["label"].num_classes:
+        return "train"
     found = next((split for split in HELD_OUT if split in splits), None)
     if found is None:
         raise ValueError(
