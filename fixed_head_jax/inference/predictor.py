@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 
+from fixed_head_jax import pretrained
 from fixed_head_jax.augment import Options, make_augment
 from fixed_head_jax.configs.common import from_record
 from fixed_head_jax.data.crops import resize_and_crop
@@ -171,12 +172,19 @@ def load(workdir: str | Path, which: str = "best") -> Predictor:
     """Loads the model of a run; its folder is all that is needed, on any machine.
 
     Args:
-        workdir: of a run, or of an experiment of one stage or row.
+        workdir: of a run, or of an experiment of one stage or row; or a name of public weights,
+            "timm:NAME" or "torchvision:NAME", see `pretrained.load_classifier`.
         which: its "best" checkpoint, by `best_metric`, or the "last".
 
     Raises:
-        ValueError: if there is no run or no checkpoint, or several runs to choose from.
+        ValueError: if there is no run or no checkpoint, or several runs to choose from; of public
+            weights, if they are not known, have no classifier or cannot be downloaded.
     """
+    if classifier := pretrained.load_classifier(workdir):
+        size, *others = pretrained.preprocessing_of(workdir)
+        preprocessing = Preprocessing((size, size, 3), *others)
+        names = pretrained.imagenet_class_names()
+        return Predictor(str(workdir), *classifier, preprocessing, names)
     folder = _find_run(Path(workdir))
     record = read_config(folder)
     config, file = from_record(record), folder / MODEL

@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from fixed_head_jax.model import Classifier
-from fixed_head_jax.pretrained.addresses import preprocessing_of
+from fixed_head_jax.model import Classifier, get_model
+from fixed_head_jax.pretrained import addresses
+from fixed_head_jax.pretrained.addresses import imagenet_class_names, preprocessing_of
+from fixed_head_jax.pretrained.downloads import is_public
 from fixed_head_jax.pretrained.files import read_weights
 from fixed_head_jax.pretrained.fitting import (
     HEAD,
@@ -26,9 +28,12 @@ from fixed_head_jax.pretrained.fitting import (
 )
 from fixed_head_jax.pretrained.runs import as_run
 from fixed_head_jax.pretrained.torch_names import axes_of, name_of, plain_names
+from fixed_head_jax.settings.lookup import closest
 from fixed_head_jax.storage.checkpoint import read_variables
 
-__all__ = ["from_torch", "load", "preprocessing_of", "to_torch"]
+__all__ = [
+    "from_torch", "imagenet_class_names", "load", "load_classifier", "preprocessing_of", "to_torch"
+]  # fmt: skip
 
 
 def from_torch(
@@ -133,6 +138,31 @@ def load(source: str | Path, model: Classifier) -> dict[str, Any]:
     if run := as_run(source):
         return to_torch(read_variables(*run), model)
     return read_weights(source)
+
+
+def load_classifier(source: str | Path) -> tuple[Classifier, dict[str, Any]] | None:
+    """Loads public weights as the classifier of ImageNet's 1,000 classes that they are.
+
+    Args:
+        source: a name of `addresses.KNOWN`, or a file that is called as the weights are.
+
+    Returns:
+        The model and its variables; None where the source names neither.
+
+    Raises:
+        ValueError: if a name is not known, or the weights cannot be read or have no classifier.
+    """
+    weights = addresses.find(source)
+    if not weights and is_public(source):
+        hint = closest(str(source), addresses.KNOWN)
+        raise ValueError(
+            f"weights {str(source)!r} are not known{hint}; `fixed-head pretrained list` shows all "
+            "that are"
+        )
+    if not weights or not (is_public(source) or Path(source).is_file()):
+        return None
+    model = get_model(len(imagenet_class_names()), weights.backbone)
+    return model, from_torch(load(source, model), model, weights.preprocessing.image_size)
 
 
 def _torch_shape(path, shape):

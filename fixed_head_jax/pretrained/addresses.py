@@ -4,6 +4,7 @@ To add weights, add a row to `_ROWS`. Other names of the same two places can be 
 table is for the listing, for hints at misspelt names and for `preprocessing_of`.
 """
 
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,8 +78,24 @@ _ROWS = (
 KNOWN = {name: Weights(*weights) for name, *weights in _ROWS}
 
 
+def imagenet_class_names() -> tuple[str, ...]:
+    """Returns the names of ImageNet's 1,000 classes, in the order of public classifiers.
+
+    The first English word of each WordNet synset, as far as it tells two of them apart; the
+    order is that of the synsets' numbers, as of all sorted folders of ImageNet.
+    """
+    lines = resources.files(__package__).joinpath("imagenet_classes.txt").read_text("utf-8")
+    return tuple(line.partition(" ")[2] for line in lines.splitlines())
+
+
 def preprocessing_of(source: str | Path) -> Preprocessing | None:
-    """Returns what images known weights expect, None of weights that are not in the table.
+    """Returns what images known weights expect, see `find`; None of others."""
+    weights = find(source)
+    return weights and weights.preprocessing
+
+
+def find(source: str | Path) -> Weights | None:
+    """Returns the row of the table that weights are of, None of weights that are not in it.
 
     Args:
         source: a name of `KNOWN`, or a file that is called as the weights are.
@@ -86,5 +103,5 @@ def preprocessing_of(source: str | Path) -> Preprocessing | None:
     name = Path(source).name.removesuffix(".safetensors").removesuffix(".pth")
     for known, weights in KNOWN.items():
         if name in (known, known.partition(":")[2]):
-            return weights.preprocessing
+            return weights
     return None

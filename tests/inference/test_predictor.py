@@ -1,14 +1,19 @@
 """A predictor says what the run's own evaluation says, from the folder of the run alone."""
 
 import shutil
+from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
-from fixed_head_jax import inference
+from fixed_head_jax import inference, pretrained
 from fixed_head_jax.configs import digits
 from fixed_head_jax.data import open_dataset
+from fixed_head_jax.model import get_model
 from fixed_head_jax.training import experiment, loop
 
 
@@ -79,3 +84,32 @@ def test_what_cannot_be_loaded(run, tmp_path):
     (tmp_path / "sweep" / "a" / "model.json").unlink()
     with pytest.raises(ValueError, match="no model.json: .* give its command again"):
         inference.load(tmp_path / "sweep" / "a")
+
+
+def test_public_weights_are_a_classifier_of_imagenet(monkeypatch, tmp_path):
+    model, images = get_model(1000, "resnet18"), jnp.zeros((1, 32, 32, 3))
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), images)
+    state_dict = pretrained.to_torch(variables, model)
+    source = "torchvision:resnet18-f37072fd"
+    save_file(state_dict, tmp_path / "resnet18-f37072fd.safetensors")
+    of_file = inference.load(tmp_path / "resnet18-f37072fd.safetensors")
+    monkeypatch.setattr(pretrained, "read_weights", {source: state_dict}.__getitem__)
+    predictor = inference.load(source)
+    assert predictor.preprocessing.image_shape == (224, 224, 3)
+    assert predictor.preprocessing.resize_size == 256
+    names = predictor.class_names
+    assert len(set(names)) == 1000 and names[0] == "tench" and names[-1] == "toilet tissue"
+    assert (names[134], names[281], names[517]) == ("crane, bird", "tabby", "crane, machine")
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    mean, std = map(np.array, predictor.preprocessing[-2:])
+    normalized = jnp.asarray((images / 255 - mean) / std, jnp.float32)
+    outputs = jax.jit(partial(model.apply, train=False))(variables, normalized)
+    ours = predictor.at_size(32)(images).probabilities
+    np.testing.assert_allclose(ours, jax.nn.softmax(outputs["logits"]), atol=1e-6)
+    assert of_file.preprocessing == predictor.preprocessing
+    jax.tree.map(np.testing.assert_array_equal, of_file.variables, predictor.variables)
+
+
+def test_public_weights_that_are_not_known():
+    with pytest.raises(ValueError, match="'torchvision:resnet18' are not known .did you mean"):
+        inference.load("torchvision:resnet18")
