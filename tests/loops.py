@@ -1,9 +1,10 @@
-"""What tests of whole runs share: stopping one, and comparing what two left."""
+"""What tests of whole runs share: stopping one, reading and comparing what they left."""
 
 import json
 
 import jax
 import numpy as np
+from tensorboardX.proto.event_pb2 import Event
 
 from fixed_head_jax.storage.checkpoint import Checkpoints
 from fixed_head_jax.training import experiment
@@ -31,3 +32,15 @@ def logged(workdir):
 def same_bits(a, b):
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
+
+
+def read_events(workdir):
+    """Reads TFRecord framing: length (8), its checksum (4), data, its checksum (4)."""
+    events = []
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        data, start = path.read_bytes(), 0
+        while start < len(data):
+            size = int.from_bytes(data[start : start + 8], "little")
+            events.append(Event.FromString(data[start + 12 : start + 12 + size]))
+            start += size + 16
+    return events

@@ -8,6 +8,7 @@ import shlex
 import sys
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from ml_collections import ConfigDict
 from fixed_head_jax.configs import common
 from fixed_head_jax.optim.transfer import FROM_SCRATCH
 from fixed_head_jax.reports import write_report
+from fixed_head_jax.reports.page import pictures_of
 from fixed_head_jax.storage import workdir as folders
 from fixed_head_jax.storage.checkpoint import last_step
 from fixed_head_jax.storage.files import write_text
 from fixed_head_jax.training import experiment, loop
+from fixed_head_jax.training.trackers import open_trackers
 
 
 class BadInput(ValueError):
@@ -64,17 +67,32 @@ def train(
         write_text(Path(workdir) / "groups.md", run.groups)
     result = loop.train(run, workdir, stop_requested)
     if is_main and config.report:
-        report(workdir)
+        report(workdir, partial(_track_report, run, Path(workdir), result["step"]))
     return result
 
 
-def report(workdir: str | Path) -> None:
-    """Writes the report of what has just ended, and says where; a fault in it ends nothing."""
+def _track_report(run: experiment.Run, workdir: Path, step: int, page: Path) -> None:
+    """Gives the report of a run to its trackers."""
+    pictures = pictures_of(page.read_text(encoding="utf-8"))
+    for tracker in open_trackers(run.config.trackers, workdir, run.record, step):
+        with contextlib.closing(tracker):
+            tracker.add_page(step, page, pictures)
+
+
+def report(workdir: str | Path, use: Callable[[Path], None] = lambda page: None) -> None:
+    """Writes the report of what has just ended, and says where; a fault in it ends nothing.
+
+    Args:
+        workdir: of a run, or of several.
+        use: called with the path of the page.
+    """
     try:
-        print(f"report      {write_report(workdir)}", flush=True)
+        page = write_report(workdir)
+        print(f"report      {page}", flush=True)
+        use(page)
     except Exception as error:  # what was trained is saved, and a sweep goes on
         reason = " ".join(str(error).split()) or type(error).__name__
-        print(f"report      not written: {reason}", flush=True)
+        print(f"report      not finished: {reason}", flush=True)
 
 
 def _session(run: experiment.Run, step: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 _STYLE = """
@@ -111,6 +112,19 @@ def picture(png: bytes, caption: str, is_small: bool = False, is_wide: bool = Fa
         f'<figure><img class="{kind}" alt="{html.escape(caption)}" '
         f'src="data:image/png;base64,{data}"><figcaption>{_text(caption)}</figcaption></figure>'
     )
+
+
+def pictures_of(page: str) -> dict[str, bytes]:
+    """Returns the PNG files in a page by their captions; numbered where these are alike."""
+    found: dict[str, bytes] = {}
+    for caption, data in _PICTURE.findall(page):
+        name = html.unescape(caption)
+        alike = sum(other.startswith(name) for other in found)
+        found[f"{name} ({alike + 1})" if alike else name] = base64.b64decode(data)
+    return found
+
+
+_PICTURE = re.compile(r'alt="([^"]*)" src="data:image/png;base64,([^"]*)"')
 
 
 def side_by_side(*parts: str) -> str:

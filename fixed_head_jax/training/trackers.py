@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from tensorboardX import SummaryWriter
 
+from fixed_head_jax.data.decoding import decode
 from fixed_head_jax.settings.lookup import check_choice
 from fixed_head_jax.storage.files import write_json
 
@@ -27,6 +28,9 @@ class Tracker(Protocol):
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Takes metrics by name, finite ones alone, at a step."""
+
+    def add_page(self, step: int, page: Path, pictures: Mapping[str, bytes]) -> None:
+        """Takes a page of HTML about the run, and the PNG files in it by their captions."""
 
     def close(self) -> None:
         """Ends: all that was written is kept."""
@@ -44,6 +48,10 @@ class TensorBoard:
         for key, value in values.items():
             self._events.add_scalar(key, value, step)
 
+    def add_page(self, step: int, page: Path, pictures: Mapping[str, bytes]) -> None:
+        for caption, encoded in pictures.items():  # it shows no pages
+            self._events.add_image(f"{page.stem}/{caption}", decode(encoded, 3), step, None, "HWC")
+
     def close(self) -> None:
         self._events.close()
 
@@ -53,8 +61,8 @@ class WeightsAndBiases:
 
     def __init__(self, workdir: Path, record: Mapping[str, Any], resume_step: int):
         del resume_step  # steps that it has already are left out by itself
-        wandb = _load_wandb()
-        self._run = wandb.init(
+        self._wandb = _load_wandb()
+        self._run = self._wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT), id=_id(workdir, "wandb"),
             resume="allow", name=workdir.name, dir=str(workdir), config=dict(record),
         )  # fmt: skip
@@ -62,23 +70,28 @@ class WeightsAndBiases:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
 
+    def add_page(self, step: int, page: Path, pictures: Mapping[str, bytes]) -> None:
+        del pictures  # the page shows them
+        self._run.log({page.stem: self._wandb.Html(str(page))}, step=step)
+
     def close(self) -> None:
         self._run.finish()
 
 
 class MLflow:
-    """A run of MLflow, at MLFLOW_TRACKING_URI or in `mlflow.db` in the workdir."""
+    """A run of MLflow, at MLFLOW_TRACKING_URI or in `mlflow.db` and a folder in the workdir."""
 
     def __init__(self, workdir: Path, record: Mapping[str, Any], resume_step: int):
         del resume_step
-        mlflow = _load_mlflow()
+        mlflow, files = _load_mlflow(), None
         if "MLFLOW_TRACKING_URI" not in os.environ:
             mlflow.set_tracking_uri(f"sqlite:///{(workdir / 'mlflow.db').resolve()}")
+            files = (workdir / "mlflow_files").resolve().as_uri()
         self._client = mlflow.MlflowClient()
         self._id = _read_ids(workdir).get("mlflow")
         if self._id is None:
             found = self._client.get_experiment_by_name(PROJECT)
-            place = found.experiment_id if found else self._client.create_experiment(PROJECT)
+            place = found.experiment_id if found else self._client.create_experiment(PROJECT, files)
             self._id = self._client.create_run(place, run_name=workdir.name).info.run_id
             _keep_id(workdir, "mlflow", self._id)
             for key, value in record.items():
@@ -87,6 +100,10 @@ class MLflow:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for key, value in values.items():
             self._client.log_metric(self._id, key, value, step=step)
+
+    def add_page(self, step: int, page: Path, pictures: Mapping[str, bytes]) -> None:
+        del step, pictures  # a newer page takes the place of an older one; it shows them
+        self._client.log_artifact(self._id, str(page))
 
     def close(self) -> None:
         self._client.set_terminated(self._id)

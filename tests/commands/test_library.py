@@ -24,7 +24,7 @@ def test_a_fault_in_the_report_ends_nothing(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(runs, "write_report", fail)
     runs.report(tmp_path)
-    assert capsys.readouterr().out == "report      not written: no room left\n"
+    assert capsys.readouterr().out == "report      not finished: no room left\n"
 
 
 def test_what_it_cannot_do_is_a_value_error(tmp_path):

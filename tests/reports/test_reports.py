@@ -90,7 +90,7 @@ def test_without_its_data_and_of_several(run, tmp_path):
     assert "Predictions" in reader.titles and "Size" in reader.titles
     assert any(text.startswith("Not measured: data_dir '/none'") for text in reader.texts)
     (tmp_path / "rows" / "sweep.md").write_text("Best first\n\n| row | % |\n|:--|--:|\n| a | 9 |\n")
-    (tmp_path / "rows" / "b" / "seed0" / "report.html").unlink()
+    (tmp_path / "rows" / "b" / "seed0" / "report.html").unlink(missing_ok=True)
     reader = read(write_report(tmp_path / "rows"))
     assert reader.titles == ["Sweep", "Runs"]
     assert "a/seed0/report.html" in reader.sources and "b/seed0/report.html" not in reader.sources

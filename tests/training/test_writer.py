@@ -4,11 +4,11 @@ import json
 import math
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event
 
 from fixed_head_jax.training.screen import format_lines
 from fixed_head_jax.training.trackers import open_trackers
 from fixed_head_jax.training.writer import Writer
+from tests.loops import read_events
 
 
 def log_steps(writer, steps):
@@ -21,18 +21,6 @@ def log_steps(writer, steps):
 def read_steps(workdir):
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["step"] for line in lines]
-
-
-def read_events(workdir):
-    """Reads TFRecord framing: length (8), its checksum (4), data, its checksum (4)."""
-    events = []
-    for path in sorted((workdir / "tensorboard").iterdir()):
-        data, start = path.read_bytes(), 0
-        while start < len(data):
-            size = int.from_bytes(data[start : start + 8], "little")
-            events.append(Event.FromString(data[start + 12 : start + 12 + size]))
-            start += size + 16
-    return events
 
 
 def test_one_object_per_line_step_and_epoch_first(tmp_path):
