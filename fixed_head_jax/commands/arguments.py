@@ -104,7 +104,7 @@ def usage(program: str) -> str:
     values = _define([])
     modes = {" ".join((name, *map(str.upper, m.takes))): m.summary for name, m in MODES.items()}
     shown = {
-        f"--{name}": values[name].help
+        f"--{name}": values[name].help.partition(";\n")[0]  # absl adds a line to repeated ones
         for name in values
         if name not in ("v", "verbosity", "mode", "part")
     }
