@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fixed_head_jax.data import info, prepared
 from fixed_head_jax.data.builders import DEFINITIONS
-from fixed_head_jax.data.preparing import catalog, image_folder
+from fixed_head_jax.data.preparing import catalog, image_folder, own_images
 from fixed_head_jax.data.preparing.prepare import BadImagesError, Report, dataset_path, prepare
 from fixed_head_jax.data.preparing.scratch import is_complete
 from fixed_head_jax.display import pictures
@@ -95,13 +95,16 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--skip_bad", action="store_true", help="leave out bad images")
     add.add_argument("--threads", type=int, help="that check images; one per CPU if 0")
     folder = add.add_argument_group(
-        "image_folder", "PATH/train/CLASS/* with test, validation or val, or PATH/CLASS/*"
+        "image_folder",
+        "PATH/train/CLASS/* with test, validation or val, or PATH/CLASS/*; or with --labels",
     )
-    folder.add_argument("--path", help="folder to read")
+    folder.add_argument("--path", help="folder; or hf:FOLDER (parquet), wds:PATTERN (tar shards)")
+    folder.add_argument("--labels", help="CSV of file and class, for the images in PATH")
+    folder.add_argument("--unlabelled", action="store_true", help="all images in PATH, no classes")
     folder.add_argument("--name", help="name of the new dataset")
     folder.add_argument("--convert", action="store_true", help="re-encode unusual images as PNG")
     folder.add_argument(
-        "--test_fraction", type=float, help="of each class, for PATH/CLASS/*; default 0.2"
+        "--test_fraction", type=float, help="of each class, where no split is held out; default 0.2"
     )
     folder.add_argument(
         "--channels", type=int, help="3: RGB, grey images repeated; default grey if all are grey"
@@ -123,6 +126,8 @@ _FOR = {
     "skip_bad": ("official", "folder"),
     "threads": ("official", "folder"),
     "path": ("folder",),
+    "labels": ("folder",),
+    "unlabelled": ("folder",),
     "name": ("folder",),
     "convert": ("folder",),
     "test_fraction": ("folder",),
@@ -171,17 +176,13 @@ def _prepare_checked(options: argparse.Namespace) -> None:
     target = dataset_path(name, options.data_dir)
     if is_complete(target):
         if options.path:
-            _check_same_folder(options, target)
+            _check_same_images(options)
         print(f"{name}: already prepared in {target}; remove that folder to prepare it again")
         return
     if options.path:
-        fraction = options.test_fraction
-        definition, ignored = image_folder.read(
-            options.path, fraction, options.seed or 0, options.channels
-        )
-        if ignored:
-            kinds = ", ".join(f"{n:,} {kind or '(none)'}" for kind, n in sorted(ignored.items()))
-            print(f"ignored, no images by their extension: {kinds}")
+        definition, said = own_images.define(_as_own_images(options))
+        if said:
+            print(said)
         unusual = "convert" if options.convert else "refuse"
     else:
         definition = DEFINITIONS[name](Path(options.manual_dir) if options.manual_dir else None)
@@ -196,13 +197,19 @@ def _prepare_checked(options: argparse.Namespace) -> None:
         _problems_path(options).unlink(missing_ok=True)
 
 
-def _check_same_folder(options: argparse.Namespace, target: Path) -> None:
-    """Raises ValueError unless the dataset at `target` was made of what the options say."""
+def _as_own_images(options: argparse.Namespace) -> own_images.OwnImages:
+    return own_images.OwnImages(
+        options.path, options.labels or "", options.unlabelled, options.test_fraction,
+        options.seed or 0, options.channels,
+    )  # fmt: skip
+
+
+def _check_same_images(options: argparse.Namespace) -> None:
+    """Raises ValueError unless the dataset of this name was made of what the options say."""
     made_of = prepared.find(options.name, options.data_dir).info.description
-    asked = image_folder.describe(
-        options.path, options.test_fraction, options.seed or 0, options.channels
-    )
+    asked = own_images.describe(_as_own_images(options))
     if made_of != asked:
+        target = dataset_path(options.name, options.data_dir)
         raise ValueError(
             f"{options.name} is already prepared in {str(target)!r}, of something else: "
             f"{made_of!r} instead of {asked!r}; choose another --name, or remove that folder to "

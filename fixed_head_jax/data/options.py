@@ -23,7 +23,9 @@ class Options(Group, name="data"):
     """The images of a run. `sources` and `crops` say more of what is done to them."""
 
     name: str = option("cifar10", TEXT, "a TFDS image classification dataset, or ours")
-    path: str = option("", PATH, "a folder of one's own photographs, in place of name")
+    path: str = option(
+        "", PATH, "own images in place of name: FOLDER, LABELS.csv, hf:FOLDER, wds:PATTERN"
+    )
     train_split: str = option("train", TEXT, "split to train on")
     eval_split: str = option(
         "test", TEXT, "split to evaluate on; empty: validation, val, valid or test", fixes="run"

@@ -133,6 +133,7 @@ def _load_pyarrow():
         from pyarrow import parquet
     except ImportError as error:
         raise ValueError(
-            "writing .parquet needs pyarrow: pip install pyarrow, or name a .csv file"
+            "writing .parquet needs pyarrow: pip install 'fixed_head_jax[formats]', or name a "
+            ".csv file"
         ) from error
     return pyarrow, parquet

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+UNKNOWN = -1  # label of an image whose class is not known
+
 
 class Example(NamedTuple):
     """One image as its source has it.

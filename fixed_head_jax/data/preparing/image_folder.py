@@ -4,7 +4,6 @@ import collections
 import itertools
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,14 +13,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from fixed_head_jax.data.builders import DEFINITIONS
-from fixed_head_jax.data.builders.definition import Definition, Example
+from fixed_head_jax.data.builders.definition import UNKNOWN, Definition, Example
 from fixed_head_jax.data.preparing import inspect_image
+from fixed_head_jax.data.preparing.own_splits import SPLITS, TEST_FRACTION, held_out
+from fixed_head_jax.data.preparing.text import as_text, shorten
 
 EXTENSIONS = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
-SPLITS = ("train", "validation", "val", "valid", "test")
-TEST_FRACTION = 0.2
-UNKNOWN = -1  # a label
-_UNFIT = ("Cc", "Zl", "Zp")  # controls, separators of lines and paragraphs: break lists of names
 
 Files = dict[str, tuple[Path, ...]]  # class -> its images
 
@@ -163,7 +160,7 @@ def _read_classes(path: Path, ignored: collections.Counter) -> Files:
         )
     if empty := [name for name, images in files.items() if not images]:
         raise ValueError(
-            f"class folders of {str(path)!r} without images: {_shorten(empty)}; fill or remove them"
+            f"class folders of {str(path)!r} without images: {shorten(empty)}; fill or remove them"
         )
     return files
 
@@ -172,7 +169,7 @@ def _read_splits(path: Path, ignored: collections.Counter) -> dict[str, Files]:
     """Returns the classes of each split folder in `path`, which must be the same."""
     if others := [folder.name for folder in _folders(path) if folder.name not in SPLITS]:
         raise ValueError(
-            f"{str(path)!r} holds 'train' and folders that are no splits: {_shorten(others)}; "
+            f"{str(path)!r} holds 'train' and folders that are no splits: {shorten(others)}; "
             f"move them away, splits are {', '.join(SPLITS)}"
         )
     folders = {split: path / split for split in SPLITS if (path / split).is_dir()}
@@ -180,8 +177,8 @@ def _read_splits(path: Path, ignored: collections.Counter) -> dict[str, Files]:
     for split, files in splits.items():
         if files.keys() == splits["train"].keys():
             continue
-        only_here = _shorten(sorted(files.keys() - splits["train"].keys())) or "none"
-        only_train = _shorten(sorted(splits["train"].keys() - files.keys())) or "none"
+        only_here = shorten(sorted(files.keys() - splits["train"].keys())) or "none"
+        only_train = shorten(sorted(splits["train"].keys() - files.keys())) or "none"
         raise ValueError(
             f"train and {split} must have the same class folders; only in train: {only_train}; "
             f"only in {split}: {only_here}"
@@ -193,12 +190,12 @@ def _divide(files: Files, test_fraction: float, seed: int) -> dict[str, Files]:
     """Draws a part of each class for the test."""
     if test_fraction == 0:
         return {"train": files}
-    train, test = {}, {}
+    labels = np.repeat(np.arange(len(files)), [len(images) for images in files.values()])
+    out, train, test = held_out(labels, test_fraction, seed), {}, {}
     for label, (class_name, images) in enumerate(files.items()):
-        count = min(round(len(images) * test_fraction), len(images) - 1)
-        order = np.random.default_rng([seed, label]).permutation(len(images))
-        test[class_name] = tuple(images[i] for i in sorted(order[:count]))
-        train[class_name] = tuple(images[i] for i in sorted(order[count:]))
+        is_test = out[labels == label]
+        test[class_name] = tuple(itertools.compress(images, is_test))
+        train[class_name] = tuple(itertools.compress(images, ~is_test))
     if not any(test.values()):
         raise ValueError(
             f"test_fraction {test_fraction} of every class is no image; raise it or set it to 0"
@@ -244,19 +241,3 @@ def _is_grey(path: Path) -> bool:
             return inspect_image.is_grey(image)
     except Exception:  # found and named when every image is checked
         return True
-
-
-def as_text(name: str) -> str:
-    """Returns the name of a file as one line of text.
-
-    Bytes that are not UTF-8 and characters that end lines or control a terminal become escapes.
-    """
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in _UNFIT else c
-        for c in text
-    )
-
-
-def _shorten(names: Sequence[str]) -> str:
-    return ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from fixed_head_jax.data.builders.definition import UNKNOWN, Definition, Example
-from fixed_head_jax.data.preparing.as_text import as_text, shorten
+from fixed_head_jax.data.preparing.text import as_text, shorten
 
 SPLITS = ("train", "validation", "val", "valid", "test")
 TEST_FRACTION = 0.2
@@ -38,9 +38,7 @@ def split_of(path: PurePath) -> str:
     return next((word for word in words if word in SPLITS), "train")
 
 
-def held_out(
-    labels: Int[np.ndarray, " n"], fraction: float, seed: int
-) -> Bool[np.ndarray, " n"]:
+def held_out(labels: Int[np.ndarray, " n"], fraction: float, seed: int) -> Bool[np.ndarray, " n"]:
     """Draws which images of each class are held out; every class keeps one."""
     mask = np.zeros(len(labels), bool)
     for label in np.unique(labels):
@@ -93,7 +91,7 @@ def define(
     """Defines a dataset of RGB images, grey ones among them.
 
     Args:
-        splits: by name; where there is none but `train`, a part of each class is held out as `test`.
+        splits: by name; where `train` is the only one, a part of each class is held out as `test`.
         description: of what it is made of.
         class_names: see `number_classes`.
         fraction: 0 <= fraction < 1, of each class that is held out; None is 0.2.

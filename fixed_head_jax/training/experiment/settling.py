@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from fixed_head_jax import pretrained
 from fixed_head_jax.data import prepared
-from fixed_head_jax.data.preparing.own_folder import prepare_folder
+from fixed_head_jax.data.preparing.own_images import prepare_own_images
 from fixed_head_jax.data.statistics import pixel_statistics
 from fixed_head_jax.training.experiment.images import open_splits
 
@@ -14,7 +14,7 @@ HELD_OUT = ("validation", "val", "valid", "test")
 def settle_images(config: ConfigDict) -> ConfigDict:
     """Returns a config that says everything of its images, as the record of a run keeps it.
 
-    A folder of photographs (`data.path`) becomes the name of the dataset prepared of it, an empty
+    A user's own images (`data.path`) become the name of the dataset prepared of them, an empty
     `data.eval_split` the first of `HELD_OUT` that there is, or `train` where there are no labels.
     Empty `data.mean` and `data.std`, and with them a `data.image_size` of 0, become what the public
     weights of `init_from` expect; mean and deviation without such weights those of the training
@@ -25,7 +25,7 @@ def settle_images(config: ConfigDict) -> ConfigDict:
     """
     data, values = config.data, {}
     if data.path:
-        name = prepare_folder(data.path, config.data_dir, data.unlabelled)
+        name = prepare_own_images(data.path, config.data_dir, data.unlabelled)
         values |= {"data.name": name, "data.path": ""}
     elif not data.name:
         raise ValueError("data.path is empty; name the folder of your photographs")

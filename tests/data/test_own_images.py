@@ -1,0 +1,249 @@
+"""Images of one's own in the forms that people have them: tables, Hugging Face, WebDataset."""
+
+import csv
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fixed_head_jax.data import __main__ as command
+from fixed_head_jax.data import open_dataset
+from fixed_head_jax.data.preparing import huggingface, labels_file, own_splits, webdataset_shards
+from fixed_head_jax.data.preparing.own_images import prepare_own_images
+
+NAMES = ("owl", "cat", "ant")  # not sorted: the order is the dataset's own
+
+
+def encode(level):
+    file = io.BytesIO()
+    Image.fromarray(np.full((5, 4, 3), level, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def read(name, split, data_dir):
+    """Returns the class name of each level of a split's images."""
+    source = open_dataset(name, split, str(data_dir), image_size=4).source
+    images, labels = source.read(np.arange(len(source)))
+    levels = images[:, 0, 0, 0].tolist()
+    return {level: source.class_names[i] for level, i in zip(levels, labels, strict=True)}, source
+
+
+# Of all forms: image i is of level 10 i and class i % 3.
+EXPECTED = {10 * i: NAMES[i % 3] for i in range(12)}
+
+
+def write_parquet(file, rows, label="label", names=NAMES, extra=None):
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra formats")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra formats")
+    columns = {
+        "image": [{"bytes": encode(10 * i), "path": f"{i}.png"} for i in rows],
+        label: [i % 3 if names else NAMES[i % 3] for i in rows],
+        **(extra or {}),
+    }
+    features = {"image": {"_type": "Image"}}
+    if names:
+        features[label] = {"_type": "ClassLabel", "names": list(names)}
+    table = pyarrow.table(columns).replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".arrow":
+        with pyarrow.OSFile(str(file), "wb") as out, pyarrow.ipc.new_stream(out, table.schema) as w:
+            w.write_table(table, max_chunksize=5)
+    else:
+        parquet.write_table(table, file, row_group_size=3)
+
+
+def write_shard(file, rows, label):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for i in rows:
+            members = {f"{i:03}.png": encode(10 * i), **{f"{i:03}{e}": v for e, v in label(i)}}
+            for name, content in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet",
+         "data/validation-00000-of-00001.parquet"),
+        ("default/train/0000.parquet", "default/train/0001.parquet",
+         "default/validation/0000.parquet"),
+        ("train/data-00000-of-00002.arrow", "train/data-00001-of-00002.arrow",
+         "validation/data-00000-of-00001.arrow"),
+    ],
+    ids=["hub", "converter", "save_to_disk"],
+)  # fmt: skip
+def test_hugging_face_files(tmp_path, capsys, files):
+    for file, rows in zip(files, (range(4), range(4, 9), range(9, 12)), strict=True):
+        write_parquet(tmp_path / "birds" / file, rows)
+    name = prepare_own_images(f"hf:{tmp_path / 'birds'}", str(tmp_path / "data"))
+    assert name.startswith("hf_birds_")
+    assert "3 classes; images: 9 train, 3 validation" in capsys.readouterr().out
+    train, source = read(name, "train", tmp_path / "data")
+    assert source.class_names == NAMES
+    assert train | read(name, "validation", tmp_path / "data")[0] == EXPECTED
+    assert prepare_own_images(f"hf:{tmp_path / 'birds'}", str(tmp_path / "data")) == name
+
+
+def test_hugging_face_labels_that_are_names_or_need_choosing(tmp_path):
+    write_parquet(tmp_path / "text" / "train.parquet", range(12), "kind", None)
+    definition = huggingface.read(f"{tmp_path / 'text'}#kind")
+    assert definition.class_names == ("ant", "cat", "owl") and set(definition.splits) == {
+        *("train", "test"),
+    }
+    with pytest.raises(ValueError, match="no column of labels; set data.unlabelled"):
+        huggingface.read(str(tmp_path / "text"))
+    assert huggingface.read(str(tmp_path / "text"), unlabelled=True).class_names == ()
+    both = {"labels": [0] * 12}
+    write_parquet(tmp_path / "two" / "train.parquet", range(12), extra=both)
+    with pytest.raises(ValueError, match="labels may be label or labels; add #COLUMN .* #label"):
+        huggingface.read(str(tmp_path / "two"))
+    assert huggingface.read(f"{tmp_path / 'two'}#label").class_names == NAMES
+    with pytest.raises(ValueError, match="no column 'x' among image, label, labels"):
+        huggingface.read(f"{tmp_path / 'two'}#x")
+    (tmp_path / "two" / "train.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(ValueError, match="cannot be read"):
+        huggingface.read(str(tmp_path / "two"))
+    with pytest.raises(ValueError, match="has no .parquet or .arrow files"):
+        huggingface.read(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("label", "names"),
+    [
+        (lambda i: [(".cls", str(i % 3).encode())], NAMES),
+        (lambda i: [(".cls", NAMES[i % 3].encode())], None),
+        (lambda i: [(".json", json.dumps({"label": i % 3}).encode())], NAMES),
+    ],
+    ids=["numbers and classes.txt", "names", "json"],
+)
+def test_webdataset_shards(tmp_path, capsys, label, names):
+    pytest.importorskip("webdataset", reason="needs the extra formats")
+    for shard, rows in (
+        ("train-000", range(5)),
+        ("train-001", range(5, 9)),
+        ("val-0", range(9, 12)),
+    ):
+        write_shard(tmp_path / "birds" / f"{shard}.tar", rows, label)
+    if names:
+        (tmp_path / "birds" / "classes.txt").write_text("\n".join(names) + "\n")
+    name = prepare_own_images(f"wds:{tmp_path / 'birds'}", str(tmp_path / "data"))
+    assert "3 classes; images: 9 train, 3 val" in capsys.readouterr().out
+    train, source = read(name, "train", tmp_path / "data")
+    assert source.class_names == (names or tuple(sorted(NAMES)))
+    assert train | read(name, "val", tmp_path / "data")[0] == EXPECTED
+    pattern = f"{tmp_path / 'birds'}/train-{{000..001}}.tar"
+    definition = webdataset_shards.read(pattern, fraction=0.5)
+    assert set(definition.splits) == {"train", "test"} and sum(definition.counts.values()) == 9
+
+
+def test_shards_that_are_wrong(tmp_path):
+    pytest.importorskip("webdataset", reason="needs the extra formats")
+    write_shard(tmp_path / "a.tar", range(3), lambda i: [])
+    with pytest.raises(ValueError, match="'000' has no .cls, .*set data.unlabelled=True"):
+        webdataset_shards.read(str(tmp_path))
+    definition = webdataset_shards.read(str(tmp_path), unlabelled=True)
+    assert [example.label for example in definition.splits["train"]()] == [-1] * 3
+    with pytest.raises(ValueError, match="shards that are not there: .*b.tar"):
+        webdataset_shards.read(str(tmp_path / "b.tar"))
+    (tmp_path / "a.tar").write_bytes(b"no tar at all" * 100)
+    with pytest.raises(ValueError, match="cannot be read"):
+        webdataset_shards.read(str(tmp_path))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Images 0.png to 11.png, half of them in a folder."""
+    for i in range(12):
+        place = tmp_path / "photos" / ("inner" * (i % 2))
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{i}.png").write_bytes(encode(10 * i))
+    return tmp_path / "photos"
+
+
+def write_table(folder, rows, head=None, name="labels.csv"):
+    with open(folder / name, "w", newline="") as file:
+        csv.writer(file).writerows([*([head] if head else []), *rows])
+    return folder / name
+
+
+PLACES = [f"inner/{i}.png" if i % 2 else f"{i}.png" for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        (None, lambda i: (PLACES[i], NAMES[i % 3])),
+        (("Class", "other", "file_name"), lambda i: (NAMES[i % 3], "x", f"{i}.png")),
+        (("id", "breed"), lambda i: (str(i), NAMES[i % 3])),
+        (("image", "label", "split"),
+         lambda i: (PLACES[i], NAMES[i % 3], "train" if i < 9 else "test")),
+    ],
+    ids=["no head", "head", "stems", "splits"],
+)  # fmt: skip
+def test_a_table_of_labels(folder, tmp_path, head, row):
+    table = write_table(folder, [row(i) for i in range(12)], head)
+    name = prepare_own_images(table, str(tmp_path / "data"))
+    train, source = read(name, "train", tmp_path / "data")
+    test, _ = read(name, "test", tmp_path / "data")
+    assert source.class_names == ("ant", "cat", "owl") and train | test == EXPECTED
+    assert (
+        set(test) == {90, 100, 110} if len(head or ()) == 3 and "split" in head else len(test) > 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("0.png", "owl"), ("9.jpg", "cat")], "1 of 2 files are not in .*: 9.jpg"),
+        ([("0.png", "owl"), ("0.png", "cat")], "2 files that are named before: '0.png' .line 1."),
+        ([("0.png", "owl"), ("2.png", " ")], "1 files without a label: '2.png' .line 2."),
+        ([("0.png", "owl"), ("2.png", "owl")], "at least 2 classes, got 1: owl"),
+        ([("0.png",)], "must have a column named file"),
+        ([("0.png", "owl"), ("2.png",)], "line 2 has fewer cells"),
+        ([], "must have a column named file"),
+    ],
+)
+def test_tables_that_are_wrong(folder, rows, message):
+    with pytest.raises(ValueError, match=message):
+        labels_file.read(write_table(folder, rows))
+
+
+def test_the_command_takes_them_all(folder, tmp_path, capsys):
+    table = write_table(folder, [(PLACES[i], 10 - i % 3) for i in range(11)], name="../l.csv")
+    arguments = ["prepare", "image_folder", f"--path={folder}", "--name=mine"]
+    arguments += [f"--data_dir={tmp_path / 'data'}", f"--labels={table}"]
+    assert command.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "left out, not named by the labels: 1 images" in out and "mine: 3 classes" in out
+    assert read("mine", "train", tmp_path / "data")[1].class_names == ("8", "9", "10")
+    assert command.main(arguments) == 0 and "already prepared" in capsys.readouterr().out
+    assert command.main([*arguments, "--test_fraction=0.5"]) == 2
+    assert "of something else" in capsys.readouterr().err
+    arguments[2:4] = [f"--path={folder}", "--name=loose"]
+    assert command.main([*arguments[:-1], "--unlabelled"]) == 0
+    assert "loose: no labels" in capsys.readouterr().out
+    assert command.main([*arguments[:-1], "--labels=x.csv", "--unlabelled"]) == 2
+    assert "'x.csv' is for a folder of images" in capsys.readouterr().err
+
+
+def test_what_is_not_installed_says_how_to(tmp_path, monkeypatch):
+    (tmp_path / "a.tar").touch()
+    (tmp_path / "a.parquet").touch()
+    for name, kind in (("pyarrow", "hf"), ("webdataset", "wds")):
+        monkeypatch.setitem(__import__("sys").modules, name, None)
+        with pytest.raises(ValueError, match=r"pip install 'fixed_head_jax\[formats\]'"):
+            prepare_own_images(f"{kind}:{tmp_path}/*.tar" if kind == "wds" else f"hf:{tmp_path}")
+
+
+def test_classes_are_held_out_alike():
+    labels = np.array([0] * 10 + [1] * 1 + [2] * 5)
+    out = own_splits.held_out(labels, 0.2, 0)
+    assert np.bincount(labels[out], minlength=3).tolist() == [2, 0, 1]
