@@ -34,6 +34,7 @@ MODES = {
 TOOLS = {
     "data": "prepares datasets, folders of photographs among them, and tells what is in them",
     "visualize": "draws what a run sees",
+    "demo": "opens a page on which a trained model looks at photographs",
     "export": "writes a trained model as a file that runs without this package",
     "ensemble": "joins the predictions of several runs",
     "pretrained": "lists public weights, and converts files of weights",

@@ -51,3 +51,13 @@ def get_config(arg: str = ""):
         config.model.backbone = "resnet20"
         views.num_local, views.global_size = 0, 32
     return selfclassifier_common.smoke(config) if "smoke" in variants else config
+
+
+def get_sweep(arg: str = ""):
+    """The recipe with learned and with fixed classifiers."""
+    rows = selfclassifier_common.rows(get_config(arg), {
+        "recipe": {},
+        "fixed_classifiers": {"model.head_options.frame": "random_directions"},
+        "orthogonal_classifiers": {"model.head_options.frame": "orthogonal"},
+    })  # fmt: skip
+    return {"baseline": "recipe", "seeds": (0, 1, 2), "rows": rows, "metric": "eval/information"}

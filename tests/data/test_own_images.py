@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 import tarfile
 
 import numpy as np
@@ -238,7 +239,7 @@ def test_what_is_not_installed_says_how_to(tmp_path, monkeypatch):
     (tmp_path / "a.tar").touch()
     (tmp_path / "a.parquet").touch()
     for name, kind in (("pyarrow", "hf"), ("webdataset", "wds")):
-        monkeypatch.setitem(__import__("sys").modules, name, None)
+        monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(ValueError, match=r"pip install 'fixed_head_jax\[formats\]'"):
             prepare_own_images(f"{kind}:{tmp_path}/*.tar" if kind == "wds" else f"hf:{tmp_path}")
 
