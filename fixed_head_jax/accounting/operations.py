@@ -4,8 +4,8 @@ Convolutions, batch norm and pooling are recognised by the names of the jitted f
 `backbones.layers`, so the counts do not depend on the lowering that a platform gets.
 """
 
+import dataclasses
 import math
-from typing import NamedTuple
 
 import jax
 from jax.extend.core import Jaxpr, Var
@@ -17,7 +17,8 @@ CALLS = (
 )  # fmt: skip
 
 
-class Operation(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Operation:
     """One counted operation; `kernel` is the path of the parameter that a convolution applies."""
 
     kind: str
@@ -57,7 +58,7 @@ def _walk_inside(equation, sources):
             found += walk(inner, dict(zip(inner.invars, sources, strict=False)))
     if primitive == "scan":
         length = equation.params["length"]
-        return [operation._replace(count=operation.count * length) for operation in found]
+        return [dataclasses.replace(one, count=one.count * length) for one in found]
     if found and primitive not in CALLS:
         kinds = ", ".join(sorted({operation.kind for operation in found}))
         raise ValueError(
@@ -67,7 +68,7 @@ def _walk_inside(equation, sources):
     return found
 
 
-def _work(equation):
+def _work(equation) -> tuple[str, int] | None:
     """Returns (kind, count) of an equation that counts as a whole, or None."""
     name = equation.primitive.name
     if name in ("jit", "pjit"):
@@ -93,3 +94,4 @@ def _work(equation):
             return "relu", next(sizes)
         case "max_pool" | "average_pool":
             return "pool", math.prod(next(shapes))
+    return None

@@ -9,8 +9,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float32, Key, UInt8
+from jaxtyping import Array, Float32, Int, Key, UInt8
 
 from fixed_head_jax.augment import blur, color, geometry, mix
 from fixed_head_jax.augment.options import Options
@@ -52,7 +51,10 @@ def make_augment(
     before, after = _stages(image_shape, mean, std, options)
 
     def train_augment(
-        rngs: Key[Array, " b"], batch_rng: Key[Array, ""], batch: dict, step: ArrayLike = 0
+        rngs: Key[Array, " b"],
+        batch_rng: Key[Array, ""],
+        batch: dict,
+        step: Int[Array, ""] | int = 0,
     ) -> dict:
         batch = {**batch, "image": _run(before, rngs, batch["image"])}
         if options.mixes:
@@ -99,7 +101,7 @@ def make_view_augment(
         shape = (kind.size, kind.size, channels)
         before, after = _stages(shape, mean, std, Options(**kind.options))
         crop = partial(
-            geometry.random_resized_crop, size=kind.size, scale=tuple(kind.scale), method="bicubic"
+            geometry.random_resized_crop, size=kind.size, scale=kind.scale, method="bicubic"
         )
         kinds.append((kind.views, crop, partial(_run, [*before, *after])))
     return partial(draw_views, kinds)
@@ -140,7 +142,7 @@ def _stages(image_shape, mean, std, options):
 
 def _level_stages(image_shape, mean, options):
     height, width, _ = image_shape
-    stages = []
+    stages: list[Callable] = []
     if options.crop_scale:
         if height != width:
             raise ValueError(

@@ -39,9 +39,8 @@ def normalize(
             f"mean and std need one value, or one for each of the {channels} channels, "
             f"got mean {mean} and std {std}"
         )
-    mean = jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, -1)
-    std = jnp.asarray(std, jnp.float32).reshape(1, 1, 1, -1)
-    return (images - mean) / std
+    center, spread = (jnp.asarray(x, jnp.float32).reshape(1, 1, 1, -1) for x in (mean, std))
+    return (images - center) / spread
 
 
 def grey(image: Float[Array, "h w c"]) -> Float[Array, "h w 1"]:
@@ -49,7 +48,8 @@ def grey(image: Float[Array, "h w c"]) -> Float[Array, "h w 1"]:
     if image.shape[-1] == 1:
         return image
     # Not a sum over an axis of three: XLA's reductions are several times slower on the CPU.
-    return sum(weight * image[..., i : i + 1] for i, weight in enumerate(_GREY))
+    red, green, blue = (weight * image[..., i : i + 1] for i, weight in enumerate(_GREY))
+    return red + green + blue
 
 
 def adjust_brightness(

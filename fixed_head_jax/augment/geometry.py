@@ -89,7 +89,8 @@ def random_resized_crop(
             jax.random.fold_in(rng, streams.RANDOM_RESIZED_CROP), (_ATTEMPTS, 4)
         )
 
-    boxes = random_boxes(jax.vmap(draw)(rngs), *images.shape[1:3], scale, ratio)
+    _, height, width, _ = images.shape
+    boxes = random_boxes(jax.vmap(draw)(rngs), height, width, scale, ratio)
     return resize_boxes(images, boxes, size, method)
 
 

@@ -116,7 +116,7 @@ def parse_randaugment(name: str) -> RandAugment | None:
     forms = dict(m="[0-9]|10", n="[1-9]", mstd=r"[0-9](\.[0-9]+)?", inc="1", w="0")
     parts = {}
     for part in name.split("-")[1:]:
-        key = re.match("[a-z]*", part).group()
+        key = part.rstrip("0123456789.")
         value = part[len(key) :]
         if key not in forms or key in parts or not re.fullmatch(forms[key], value):
             return None

@@ -11,6 +11,8 @@ add one, write it in a file of its own and name it in `BACKBONES`; the contract 
 there.
 """
 
+from collections.abc import Callable
+
 from flax import linen as nn
 
 from fixed_head_jax.backbones import (
@@ -24,7 +26,7 @@ from fixed_head_jax.backbones import (
 )
 from fixed_head_jax.settings import lookup
 
-BACKBONES = {
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet10": resnet.resnet10,
     "resnet18": resnet.resnet18,
     "resnet34": resnet.resnet34,

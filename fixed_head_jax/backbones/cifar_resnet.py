@@ -28,7 +28,7 @@ from fixed_head_jax.settings.lookup import check_choice
 
 SHORTCUTS = ("pad", "projection")
 # Options C to G of the thesis: 1x1 convolutions whose kernel is a frame [in, out].
-FRAMES = {
+FRAMES: dict[str, Callable] = {
     "hadamard": frames.hadamard,
     "orthoplex": frames.orthoplex,
     "orthoplex_shuffled": frames.orthoplex_shuffled,

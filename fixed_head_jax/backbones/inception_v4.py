@@ -100,7 +100,9 @@ class Mixed(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
-        return jnp.concatenate([self._branch(*branch, x, train) for branch in self.branches], -1)
+        return jnp.concatenate(
+            [self._branch(name, steps, x, train) for name, steps in self.branches], -1
+        )
 
     def _branch(self, name, steps, x, train):
         for index, step in enumerate(steps):
@@ -174,7 +176,7 @@ class InceptionV4(nn.Module):
         norm = partial(BatchNorm, epsilon=1e-3, dtype=self.dtype, axis_name=self.axis_name)
         conv_unit = partial(ConvUnit, conv=conv, norm=norm)
         mixed, inception_c = remat_block(Mixed, self.remat), remat_block(InceptionC, self.remat)
-        blocks = [partial(conv_unit, **fields) for fields in STEM]
+        blocks: list[Callable] = [partial(conv_unit, **fields) for fields in STEM]
         blocks += [partial(mixed, branches, conv_unit) for branches in MIXED]
         blocks += [partial(inception_c, conv_unit)] * NUM_INCEPTION_C
         x = images

@@ -121,7 +121,7 @@ class ResNet(nn.Module):
             construction.
     """
 
-    block: type[nn.Module]
+    block: type[BasicBlock] | type[Bottleneck]
     stage_sizes: Sequence[int]
     stem: str = "imagenet"
     kernel_init: Callable = he_normal_fan_out

@@ -43,7 +43,7 @@ def read(config: ConfigDict, file: str, stop_requested: Callable[[], bool]) -> E
         with user_errors():
             return getattr(module, function, lambda variant: None)(variant)
 
-    name = ":".join(filter(None, (Path(module.__file__).stem, variant)))
+    name = ":".join(filter(None, (Path(file.partition(":")[0]).stem, variant)))
     return Experiment(config, name, listed, stop_requested)
 
 
@@ -86,7 +86,7 @@ def run_sweep(experiment: Experiment, folder: Path, row_index: int | None) -> No
 def run_seeds(experiment: Experiment, folder: Path, count: int) -> None:
     """Trains a config with several seeds, from its own on, and leaves the table of a sweep."""
     first, name = experiment.config.seed, experiment.name.replace(":", "_").replace(",", "_")
-    row = {"name": name, "overrides": {}, "published": None}
+    row: dict[str, Any] = {"name": name, "overrides": {}, "published": None}
     rows = {"baseline": name, "seeds": tuple(range(first, first + count)), "rows": [row]}
     run_rows(experiment, folder, rows)
 

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from collections.abc import Callable, Mapping
 
 from fixed_head_jax.settings import config_flag, schema
 
@@ -26,14 +27,14 @@ def _own_defaults(key):
     from fixed_head_jax.tasks import TASKS
 
     group, _, option = key.rpartition(".")
-    parts = {
+    groups: dict[str, Mapping[str, Callable]] = {
         "model.backbone_options": BACKBONES,
         "model.head_options": {**HEADS, **EMBEDDING_HEADS},
         "model.pool_options": POOLINGS,
         "task.options": TASKS,
-    }.get(group, {})
+    }
     readers: dict[str, list[str]] = {}
-    for name, part in parts.items():
+    for name, part in groups.get(group, {}).items():
         parameter = inspect.signature(part).parameters.get(option)
         if parameter is not None and parameter.default not in (None, parameter.empty):
             readers.setdefault(repr(parameter.default), []).append(name)
@@ -49,7 +50,8 @@ def list_experiments(part: str = "") -> str:
         if part not in name:
             continue
         module = importlib.import_module(f"fixed_head_jax.configs.{name}")
-        lines.append(f"{name}\n    {inspect.getdoc(module).splitlines()[0]}")
+        subject, _, _ = (inspect.getdoc(module) or "").partition("\n")  # none under python -OO
+        lines.append(f"{name}\n    {subject}")
         try:
             module.get_config("?")
         except ValueError as error:  # it names those that there are

@@ -18,6 +18,8 @@ scaling (`lws`), and without training nearest class mean, tau-normalisation and 
 starts from the last checkpoint of the first, where the released code took the best on its test set.
 """
 
+from typing import Any
+
 from fixed_head_jax.configs import common
 
 HEADS = ("cosine", "tvmf")
@@ -62,7 +64,7 @@ def smoke(config):
 
 def two_stages(variants: list[str], crt_epochs: float) -> list:
     """Returns the stages of Kobayashi, or with "decoupling" of Kang et al."""
-    classifier = {
+    classifier: dict[str, Any] = {
         "init_skip": ("^head",),
         "data.sampler": "class_aware",
         "data.per_class": 4,
@@ -74,7 +76,7 @@ def two_stages(variants: list[str], crt_epochs: float) -> list:
         classifier["model.frozen_backbone"] = True
     if "decoupling" in variants:
         frozen = (*classifier.get("optim.frozen", ()), "^head/(kernel|bias)$")
-        later = {
+        later: dict[str, dict] = {
             "crt": {"total_epochs": crt_epochs},
             "lws": {
                 "total_epochs": 5.0,
@@ -95,7 +97,7 @@ def two_stages(variants: list[str], crt_epochs: float) -> list:
 def kappa_sweep(variants: list[str], published: dict) -> dict:
     """Returns the sweep over kappa, where 0 is the cosine; of "decoupling", over seeds alone."""
     if "decoupling" in variants:
-        rows = [{"name": "lws", "overrides": {}, "published": None}]  # the last stage
+        rows: list[dict] = [{"name": "lws", "overrides": {}, "published": None}]  # the last stage
         return {"baseline": "lws", "seeds": (0, 1, 2), "rows": rows}
     rows = [
         {

@@ -72,7 +72,7 @@ def get_config(experiment: Experiment, arg: str = "") -> ConfigDict:
 def get_sweep(experiment: Experiment, arg: str = "") -> dict:
     """Returns the paper's comparison; rows whose settings are those of another are left out."""
     variants = arg.split(",")
-    distinct = {}
+    distinct: dict[str, dict] = {}
     for name, overrides in _rows(experiment, variants).items():
         if overrides not in distinct.values():
             distinct[name] = {"overrides": overrides}

@@ -85,11 +85,14 @@ def get_sweep(arg: str = ""):
         "new_layers_2_l2_sp_0.1": turn(2, None, alphas=(0.1, 0.1)),
     }
     kept = {"model.frozen_backbone": False}
-    listed = [
+    listed: list[dict] = [
         {"name": name, "overrides": {**dials, **kept}, "published": None}
         for name, dials in rows.items()
     ]
-    probes = {"frozen": {"model.frozen_backbone": True}, "scratch": {**kept, "init_from": "none"}}
+    probes: dict[str, dict] = {
+        "frozen": {"model.frozen_backbone": True},
+        "scratch": {**kept, "init_from": "none"},
+    }
     listed += [
         {"name": name, "overrides": {**turn(), **changes}, "published": None}
         for name, changes in probes.items()

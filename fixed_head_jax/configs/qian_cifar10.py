@@ -10,7 +10,7 @@ Variants name the head: `qian_cifar10.py:hadamard`.
 
 from fixed_head_jax.configs import common
 
-HEADS = {**common.HEADS, "linear": {"model.head_options.kernel_init": "he_normal"}}
+HEADS: dict[str, dict] = {**common.HEADS, "linear": {"model.head_options.kernel_init": "he_normal"}}
 
 
 def get_config(arg: str = ""):

@@ -31,7 +31,7 @@ RECIPES = {
 HEADS = ("linear", "orthogonal", "hadamard", "identity", "surgery")
 CLASSES = {f"classes{count}": count for count in (8, 16, 32, 64, 100, 128, 256, 512, 1000)}
 # Network and classes: rows of the table, by head, with the published accuracy.
-TABLES = {
+TABLES: dict[str, dict[tuple[str, int], dict]] = {
     "table5_2": {
         ("resnet18", 1000): {"linear": 69.76, "orthogonal": 66.48},
         ("resnet18", 512): dict(linear=77.87, orthogonal=77.29, hadamard=76.33, identity=77.59),
@@ -54,7 +54,7 @@ TABLES = {
     "poolings": {("resnet18", 100): {"linear": None, "surgery": None}},
 }
 # Changes to the surgery of ResNet-18 with 100 classes: more rows. Power 1 is the plain mean.
-ATTEMPTS = {
+ATTEMPTS: dict[str, dict[str, dict]] = {
     "table5_6": {
         "orthogonal_last": {"model.orthogonal_init": (r"^backbone/layer4\.1/conv2/kernel$",)},
         "orthogonal_all": {"model.orthogonal_init": ("^backbone/.*kernel$",)},

@@ -37,7 +37,7 @@ def get_config(arg: str = ""):
 def get_sweep(arg: str = ""):
     """The method, and each of its parts left out."""
     del arg  # one table
-    parts = {
+    parts: dict[str, dict] = {
         "full": {},
         "no_nn": {"task.options.uses_neighbors": False},
         "no_multicrop": {"views.num_local": 0},

@@ -40,7 +40,7 @@ def get_config(arg: str = ""):
 def get_sweep(arg: str = ""):
     """Fixed and learned: dot as published and at equal rates, and cosine at every scale."""
     del arg  # the same rows on any data
-    kinds = {"dot": (None, False), "dot_equal": (None, True)}
+    kinds: dict[str, tuple[float | None, bool]] = {"dot": (None, False), "dot_equal": (None, True)}
     kinds |= {f"cosine_s{scale:g}": (scale, False) for scale in (1.0, 10.0, 20.0)}
     rows = [
         {

@@ -106,18 +106,18 @@ def open_dataset(
 
 def _make_order(source, sampler, per_class, repeats):
     """Returns `(seed, batch_size) -> order`, with `order(step)` the indices of a batch."""
-    indices = {
+    indices: dict[str, Callable] = {
         "shuffled": partial(sampling.train_indices, num_examples=len(source), repeats=repeats),
         "class_aware": partial(class_sampling.class_aware_indices, per_class=per_class),
         "class_balanced": class_sampling.class_balanced_indices,
-    }[sampler]
+    }
 
     def order(seed, batch_size):
         sampling.check_sizes(len(source), batch_size, seed, repeats)
         options = {}
         if sampler != "shuffled":
             options["members"] = class_sampling.class_members(source.labels)
-        return partial(indices, seed, batch_size=batch_size, **options)
+        return partial(indices[sampler], seed, batch_size=batch_size, **options)
 
     return order
 

@@ -96,8 +96,12 @@ def random_crops(
     ]
     is_fast = all(crop.method == "fast" for crop in crops.values())
     head = read_head(encoded) if is_fast else None
-    image, reduction = (None if head else decode(encoded, channels)), 1
-    height, width = head[:2] if head else image.shape[:2]
+    image, reduction = None, 1
+    if head:
+        height, width = head.height, head.width
+    else:
+        image = decode(encoded, channels)
+        height, width = image.shape[:2]
     boxes = [random_box(height, width, row, crop.scale, crop.ratio) for crop, row, _ in views]
     if head:
         sizes = [crop.size for crop, _, _ in views]

@@ -67,8 +67,8 @@ def decode(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
         if image is not None:
             return image.reshape(*image.shape[:2], channels)
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            return to_pixels(image, channels)
+        with Image.open(io.BytesIO(encoded)) as opened:
+            return to_pixels(opened, channels)
     except Exception as error:  # Pillow's decoders raise many types
         raise ValueError(str(error) or type(error).__name__) from error
 
@@ -89,7 +89,7 @@ def orientation(image: Image.Image) -> int:
     if image.format == "TIFF":  # is turned as it is loaded; Pillow 10.0 keeps the tag
         return UPRIGHT
     try:
-        found = image.getexif().get(ExifTags.Base.Orientation)
+        found = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
     except Exception:  # tags that cannot be read turn nothing
         return UPRIGHT
     return found if found in range(UPRIGHT, 9) else UPRIGHT
@@ -148,7 +148,7 @@ def to_pixels(image: Image.Image, channels: int) -> UInt8[np.ndarray, "h w c"]:
 def _depth(image: Image.Image) -> int:
     """Returns the bits of a value of a grey image of more than 8."""
     is_integer = image.mode != "F"
-    if image.format == "TIFF" and image.mode.startswith("I;16"):
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode.startswith("I;16"):
         return image.tag_v2[TiffImagePlugin.BITSPERSAMPLE][0]
     if image.format in ("PNG", "PPM") and is_integer:  # Pillow scales PPM's to 16 bits
         return 16

@@ -137,7 +137,7 @@ def _read_ahead(source, begin, steps, num_threads):
 
     pool = futures.ThreadPoolExecutor(num_threads, thread_name_prefix="reader")
     try:
-        waiting = deque()
+        waiting: deque = deque()
         for step in steps:
             batch, write = begin(step)
             starts = range(0, len(batch["index"]), size)

@@ -95,10 +95,9 @@ def read_features(
     """
     image = features["image"] if "image" in features else None
     label = features["label"] if "label" in features else None
-    is_image = isinstance(image, tfds.features.Image) and isinstance(
+    if not isinstance(image, tfds.features.Image) or not isinstance(
         label, tfds.features.ClassLabel
-    )
-    if not is_image:
+    ):
         raise ValueError(
             f"dataset {name!r} is not for image classification: it needs an Image feature 'image' "
             f"and a ClassLabel feature 'label', got {sorted(features)}; choose another dataset"

@@ -16,7 +16,8 @@ def pixel_statistics(
     rounded to four digits, so that they are the same on every machine.
     """
     indices = np.unique(np.linspace(0, len(source) - 1, min(most, len(source))).astype(int))
-    sums, squares, count = 0.0, 0.0, 0
+    sums, squares = np.zeros((2, source.image_shape[-1]))
+    count = 0
     for start in range(0, len(indices), 64):
         images, _ = source.read(indices[start : start + 64])
         pixels = images.reshape(-1, images.shape[-1]).astype(np.float64) / 255

@@ -4,6 +4,7 @@ To add one, write its sums and metrics in a file of its own as pure functions, s
 it makes or which splits it needs, and name it in `EVALUATORS`.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from fixed_head_jax.evaluators import clustering, long_tail, neural_collapse, superclasses
@@ -109,8 +110,8 @@ def _decoupling(setting: Setting) -> Evaluator:
         return long_tail.embedding_sums(outputs["features"], labels, mask, mean, num_classes)
 
     def decoupling_hits(outputs, labels, mask, context):
-        tensors = (outputs[key] for key in ("features", "kernel", "logits"))
-        return long_tail.decoupling_hits(*tensors, labels, mask, context)
+        features, kernel, logits = (outputs[key] for key in ("features", "kernel", "logits"))
+        return long_tail.decoupling_hits(features, kernel, logits, labels, mask, context)
 
     def feature_mean(totals):
         return long_tail.feature_mean(totals[0])
@@ -216,7 +217,7 @@ def _kmeans(setting: Setting, reads: str) -> FeatureEvaluator:
     return FeatureEvaluator(metrics, reads, Needs(fit_images=setting.num_classes))
 
 
-EVALUATORS = {
+EVALUATORS: dict[str, Callable[..., Evaluator | FeatureEvaluator]] = {
     "classification": _classification,
     "feature_norms": _feature_norms,
     "neural_collapse": partial(_neural_collapse, split=EVAL),

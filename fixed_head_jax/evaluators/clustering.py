@@ -58,17 +58,17 @@ def clustering_scores(
         normalized_mutual_info_score,
     )
 
-    predictions, labels = _indices("predictions", predictions), _indices("labels", labels)
-    counts = contingency_matrix(predictions, labels)
+    clusters, classes = _indices("predictions", predictions), _indices("labels", labels)
+    counts = contingency_matrix(clusters, classes)
     matched = counts[np.arange(len(counts)), assign_clusters(counts)].sum()
     with warnings.catch_warnings():
         # Many clusters for few examples are a poor result here, not a regression target.
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         return {
-            "nmi": float(normalized_mutual_info_score(labels, predictions)),
-            "ami": float(adjusted_mutual_info_score(labels, predictions)),
-            "ari": float(adjusted_rand_score(labels, predictions)),
-            "acc": float(matched / len(labels)),
+            "nmi": float(normalized_mutual_info_score(classes, clusters)),
+            "ami": float(adjusted_mutual_info_score(classes, clusters)),
+            "ari": float(adjusted_rand_score(classes, clusters)),
+            "acc": float(matched / len(classes)),
         }
 
 
@@ -139,7 +139,7 @@ def assign_clusters(contingency: Shaped[np.ndarray, "p l"]) -> Int[np.ndarray, "
     square = np.zeros((size, size))
     square[:num_clusters, :num_labels] = contingency
     assigned = linear_sum_assignment(square.max() - square)[1][:num_clusters]
-    has_members, occurs = contingency.any(1), square.any(0)
+    has_members, occurs = contingency.sum(1) > 0, square.sum(0) > 0
     if has_members.sum() > occurs.sum():
         left_over = has_members & ~occurs[assigned]
         assigned[left_over] = contingency[left_over].argmax(1)

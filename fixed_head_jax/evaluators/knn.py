@@ -151,8 +151,8 @@ def _nearest(bank, queries, k, bank_block, query_block):
     embeddings = _embed(jnp.asarray(blocks))
     shape = (*blocks.shape[:2], k)
     state = jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
-    for i, block in enumerate(_finite_blocks("bank", bank, bank_block)):
-        block = jnp.asarray(block)  # travels while the device is at the block before
+    for i, rows in enumerate(_finite_blocks("bank", bank, bank_block)):
+        block = jnp.asarray(rows)  # travels while the device is at the block before
         jax.block_until_ready(state)  # or all blocks would queue up in the memory of the device
         state = _update(state, embeddings, block, i * bank_block, len(bank))
     return state

@@ -139,7 +139,7 @@ def choose_strength(
     is_held = np.isin(np.arange(is_valid.size), held).reshape(is_valid.shape)
     dim = train.features.shape[-1]
     probe = Probe(jnp.zeros((dim + 1, num_classes)), jnp.zeros(dim), jnp.ones(dim))
-    best, best_hits = None, -1
+    best, best_hits = (probe, 0.0), -1  # the first fit is better
     for strength in sorted(set(strengths), reverse=True):
         probe = fit(train, jnp.asarray(is_valid & ~is_held), probe, strength, max_steps)
         hits = int(_hits(probe, train, is_held)[0])

@@ -62,8 +62,8 @@ def make_evaluate(
 
     def evaluate(models: Mapping[str, Mapping], arrays: Mapping[str, Mapping]) -> dict[str, float]:
         kernels = {key: class_vectors(models[key]) if reads_kernel else None for key in models}
-        totals = {key: {name: [] for name in evaluators} for key in models}
-        contexts = {key: {name: [] for name in evaluators} for key in models}
+        totals: dict[str, dict] = {key: {name: [] for name in evaluators} for key in models}
+        contexts: dict[str, dict] = {key: {name: [] for name in evaluators} for key in models}
         for split, passes, program in rounds:
             here = {
                 key: {name: one.context(totals[key][name]) for name, one in passes.items()}
@@ -79,7 +79,7 @@ def make_evaluate(
                 for name in passes:
                     totals[key][name].append(sums[key][name])
                     contexts[key][name].append(here[key][name])
-        metrics = {}
+        metrics: dict[str, float] = {}
         for key, kernel in jax.device_get(kernels).items():
             for name, evaluator in evaluators.items():
                 values = evaluator.metrics(totals[key][name], contexts[key][name], kernel)
@@ -180,12 +180,13 @@ def make_collect(
         return np.empty((len(dataset.source), *part.shape[1:]), part.dtype)
 
     def collect(models: Mapping[str, Mapping], arrays: Mapping) -> dict[str, Any]:
-        collected, count = None, 0
+        collected: dict[str, Any] = {}
+        count = 0
         for batch in _batches(dataset, batch_size, mesh):
             batch = parallel.shard_batch(batch, mesh, parallel.SPLIT)
             outputs = jax.device_get(program(models, arrays, batch))
             kept = outputs.pop("mask") > 0
-            if collected is None:  # all of it at once: features may fill the memory
+            if not collected:  # all of it at once: features may fill the memory
                 collected = jax.tree.map(empty, outputs)
             rows = slice(count, count + int(kept.sum()))
             for whole, part in zip(*map(jax.tree.leaves, (collected, outputs)), strict=True):
@@ -231,7 +232,8 @@ _add = jax.jit(partial(jax.tree.map, jnp.add))
 
 def _sum(results: Iterable) -> Any:
     """Adds up trees of arrays: a few on the device, then those in float64 on the host."""
-    total, part, queue = None, None, deque()
+    total, part = None, None
+    queue: deque = deque()
 
     def fetch(result):
         # [()] makes a number of an array without axes.

@@ -88,7 +88,7 @@ def read_hierarchy(folder: str | Path) -> Hierarchy:
     return hierarchy
 
 
-def _parse_tree(text):
+def _parse_tree(text) -> tuple[str, dict[str, str]]:
     """Returns the root and the parent of every other node."""
     parents = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -239,7 +239,7 @@ def superclass_metrics(
         raise ValueError(f"class_names has {given} names; give one for each of {needed} columns")
     if not any(_path(hierarchy, name) for name in set(hierarchy.classes) & set(class_names)):
         raise ValueError(f"no class is covered: class_names={class_names[:3]}; use ids of the tree")
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name, by_class in _mappings(hierarchy).items():
         numbers = dict(zip(hierarchy.classes, by_class.tolist(), strict=True))
         mapping = np.array([numbers.get(class_name, -1) for class_name in class_names])

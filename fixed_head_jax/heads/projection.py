@@ -4,6 +4,7 @@ Submodules and their parameters are named as in the released checkpoints.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -94,14 +95,14 @@ class EmbeddingClassifier(nn.Module):
     def __call__(self, embeddings: Float[Array, "b d"]) -> Float[Array, "b k"]:
         dim = embeddings.shape[-1]
         if self.frame is not None:
-            kernel = self.variable("fixed", "kernel", self._draw, dim).value
+            kernel = self.variable("fixed", "kernel", self._draw, self.frame, dim).value
             return embeddings @ kernel
         directions = self.param("weight_v", uniform(dim**-0.5), (self.num_classes, dim))
         gains = self.param("weight_g", nn.initializers.ones, (self.num_classes, 1))
         return embeddings @ (gains * directions / norm(directions, 1e-12)).T
 
-    def _draw(self, dim):
-        kernel = FIXED_FRAMES[self.frame](self.make_rng("params"), dim, self.num_classes)
+    def _draw(self, frame, dim):
+        kernel = FIXED_FRAMES[frame](self.make_rng("params"), dim, self.num_classes)
         return kernel / norm(kernel, 1e-12, axis=0)
 
 
@@ -174,9 +175,8 @@ class Projection(Head):
         if self.frame is not None:
             dim = self.dim if self.num_layers else dim
             for size in self.clusters:
-                jax.eval_shape(
-                    lambda size=size: FIXED_FRAMES[self.frame](jax.random.key(0), dim, size)
-                )
+                draw = partial(FIXED_FRAMES[self.frame], dim=dim, num_classes=size)
+                jax.eval_shape(draw, jax.random.key(0))
 
     def setup(self):
         self.mlp_head = MLP(

@@ -80,10 +80,10 @@ def shown_classes(probabilities: np.ndarray, top_k: int) -> list[int]:
 
 def _row(predictor, name, pixels, predictions, shown, is_joint, cell):
     """Returns the pictures of a row and their captions."""
-    maps = class_maps(
+    found = class_maps(
         predictor.model, predictor.variables, predictions.feature_map, np.asarray(shown)
     )
-    maps, shares = scale_maps(np.asarray(maps[0]), is_joint), predictions.probabilities[0]
+    maps, shares = scale_maps(np.asarray(found[0]), is_joint), predictions.probabilities[0]
     drawn = [overlay(pixels, maps[..., i], cell) for i in range(len(shown))]
     captions = [f"{predictor.class_names[k]} {shares[k]:.1%}" for k in shown]
     return [pixels, *drawn], [name, *captions]

@@ -85,13 +85,14 @@ def predict_files(
             for photograph in bad:
                 outputs.problem(f"{photograph.name}: {photograph.problem}\n")
             if good:
-                predictions = predictor.outputs(np.stack([one.pixels for one in good]))
+                pixels = [one.pixels for one in good if one.pixels is not None]
+                predictions = predictor.outputs(np.stack(pixels))
                 outputs.append(predictions.features)
                 best = predictor.top_k(predictions, top_k)
                 for photograph, classes in zip(good, best, strict=True):
                     outputs.write(_row(photograph.name, classes))
                     score.add(photograph.path, classes[0][0])
-                if maps:
+                if maps and target:
                     _draw_maps(predictor, good, predictions, beside(target, "maps"), drawn)
                 drawn += len(good)
             bar.update(len(good) + len(bad))

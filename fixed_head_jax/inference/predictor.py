@@ -163,7 +163,7 @@ class Predictor:
         def program(variables, images):
             outputs = self.model.apply(variables, normalize(images), train=False)
             probabilities = self.probabilities(outputs["logits"])
-            return Predictions(probabilities, outputs["features"], outputs["feature_map"])
+            return probabilities, outputs["features"], outputs["feature_map"]
 
         return lambda images: program(variables, images)
 
@@ -181,10 +181,13 @@ def load(workdir: str | Path, which: str = "best") -> Predictor:
             weights, if they are not known, have no classifier or cannot be downloaded.
     """
     if classifier := pretrained.load_classifier(workdir):
-        size, *others = pretrained.preprocessing_of(workdir)
-        preprocessing = Preprocessing((size, size, 3), *others)
+        model, variables, expected = classifier
+        preprocessing = Preprocessing(
+            (expected.image_size, expected.image_size, 3), expected.resize_size,
+            expected.interpolation, expected.mean, expected.std,
+        )  # fmt: skip
         names = pretrained.imagenet_class_names()
-        return Predictor(str(workdir), *classifier, preprocessing, names)
+        return Predictor(str(workdir), model, variables, preprocessing, names)
     folder = _find_run(Path(workdir))
     record = read_config(folder)
     config, file = from_record(record), folder / MODEL

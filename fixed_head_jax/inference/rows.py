@@ -102,7 +102,8 @@ def _json_rows(path):
 @contextlib.contextmanager
 def _parquet_rows(path):
     pyarrow, parquet = _load_pyarrow()
-    rows, writer = [], None
+    rows: list[dict] = []
+    writer = None
 
     def flush():
         nonlocal writer

@@ -30,7 +30,7 @@ class Score:
         """Says the accuracy, over all and of the worst classes; empty without labels."""
         if not self._pairs:
             return ""
-        counts, right = collections.Counter(), collections.Counter()
+        counts, right = collections.Counter[str](), collections.Counter[str]()
         for (label, prediction), count in self._pairs.items():
             counts[label] += count
             right[label] += count * (label == prediction)

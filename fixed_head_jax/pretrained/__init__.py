@@ -140,14 +140,16 @@ def load(source: str | Path, model: Classifier) -> dict[str, Any]:
     return read_weights(source)
 
 
-def load_classifier(source: str | Path) -> tuple[Classifier, dict[str, Any]] | None:
+def load_classifier(
+    source: str | Path,
+) -> tuple[Classifier, dict[str, Any], addresses.Preprocessing] | None:
     """Loads public weights as the classifier of ImageNet's 1,000 classes that they are.
 
     Args:
         source: a name of `addresses.KNOWN`, or a file that is called as the weights are.
 
     Returns:
-        The model and its variables; None where the source names neither.
+        The model, its variables and what makes its images; None where the source names neither.
 
     Raises:
         ValueError: if a name is not known, or the weights cannot be read or have no classifier.
@@ -161,8 +163,11 @@ def load_classifier(source: str | Path) -> tuple[Classifier, dict[str, Any]] | N
         )
     if not weights or not (is_public(source) or Path(source).is_file()):
         return None
-    model = get_model(len(imagenet_class_names()), weights.backbone)
-    return model, from_torch(load(source, model), model, weights.preprocessing.image_size)
+    model, expected = (
+        get_model(len(imagenet_class_names()), weights.backbone),
+        weights.preprocessing,
+    )
+    return model, from_torch(load(source, model), model, expected.image_size), expected
 
 
 def _torch_shape(path, shape):

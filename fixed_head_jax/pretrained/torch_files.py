@@ -5,6 +5,7 @@ The one format is a zip archive (torch 1.6 and later), `NAME/data.pkl` and the s
 them. Pickles are read by `plain_pickle`, which calls nothing but the functions below.
 """
 
+import dataclasses
 import io
 import math
 import mmap
@@ -34,7 +35,8 @@ _DTYPES = {
 }
 
 
-class Storage(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Storage:
     """Numbers in a row, kept under `key`."""
 
     key: str | int
@@ -103,9 +105,9 @@ def read_torch(path: str | Path, select: Callable[[Any], Mapping[str, Any]]) -> 
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            return _arrays(*_open_archive(archive), select)
+            return _arrays(select, *_open_archive(archive))
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return _arrays(*_open_pickles(content), select)
+        return _arrays(select, *_open_pickles(content))
 
 
 def _open_archive(archive):
@@ -163,7 +165,7 @@ def _num_bytes(storage):
     return storage.count * storage.dtype.itemsize
 
 
-def _arrays(tree, read, is_swapped, select):
+def _arrays(select, tree, read, is_swapped):
     """Returns the arrays of the tensors that are selected."""
     buffers, arrays = {}, {}
     for name, tensor in select(tree).items():

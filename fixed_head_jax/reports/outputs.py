@@ -32,17 +32,15 @@ class Outputs(NamedTuple):
 def measure(predictor: Predictor, source: Source, most: int = MOST) -> Outputs:
     """Runs a model over a split, or over `most` images spread evenly over it."""
     indices = np.unique(np.linspace(0, len(source) - 1, min(most, len(source))).astype(int))
-    labels, probabilities, features = [], [], []
+    parts = []
     for start in range(0, len(indices), predictor.batch_size):
         images, here = source.read(indices[start : start + predictor.batch_size])
         predictions = predictor.outputs(images)
-        labels.append(here)
-        probabilities.append(predictions.probabilities)
-        features.append(predictions.features)
-    labels, features = np.concatenate(labels), np.concatenate(features)
+        parts.append((here, predictions.probabilities, predictions.features))
+    labels, probabilities, features = map(np.concatenate, zip(*parts, strict=True))
     norms = np.linalg.norm(features, axis=1)
     return Outputs(
-        indices, labels, np.concatenate(probabilities), norms,
+        indices, labels, probabilities, norms,
         _cosines(predictor, features, norms, labels),
     )  # fmt: skip
 

@@ -67,11 +67,12 @@ def parse(
     try:
         return values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        while error.args and isinstance(error.args[0], Exception):
-            error = error.args[0]
-        lines = [line for line in str(error.args[0] if error.args else error).split("\n") if line]
-        message = ". ".join(lines) if isinstance(error, KeyError) else lines[-1].strip()
-        raise ValueError(re.sub(r"^\w+Error: ", "", message)) from error
+        cause: Exception = error
+        while cause.args and isinstance(cause.args[0], Exception):
+            cause = cause.args[0]
+        lines = [line for line in str(cause.args[0] if cause.args else cause).split("\n") if line]
+        message = ". ".join(lines) if isinstance(cause, KeyError) else lines[-1].strip()
+        raise ValueError(re.sub(r"^\w+Error: ", "", message)) from cause
 
 
 def given_keys(arguments: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ a table maps dotted keys, as the command line names them, to a `Key`.
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from fixed_head_jax.settings.kinds import Kind
 from fixed_head_jax.settings.lookup import closest
@@ -47,6 +47,7 @@ class Group:
     """
 
     group_name: str
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # of the subclasses
     __no_type_check__ = True  # values of other types are refused below, in one line
 
     def __init_subclass__(cls, name: str) -> None:

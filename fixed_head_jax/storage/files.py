@@ -4,12 +4,12 @@ import contextlib
 import json
 import math
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Writes a JSON object, see `write_text`; numbers that are not finite as null."""
     values = {key: finite_or_none(value) for key, value in values.items()}
     write_text(path, json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n")

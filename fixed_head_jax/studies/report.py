@@ -65,7 +65,7 @@ def sweep_rows(
         for name in MORE_COLUMNS
         if name != metric and any(f"{prefix}/{name}" in result for result in results)
     ]
-    accuracies = {row["name"]: {} for row in sweep["rows"]}
+    accuracies: dict[str, dict[int, float]] = {row["name"]: {} for row in sweep["rows"]}
     for result in results:
         if result["accuracy"] is not None:
             accuracies[result["name"]][result["seed"]] = result["accuracy"]
@@ -165,7 +165,7 @@ def stage_table(results: Mapping[str, Mapping[str, float]]) -> str:
     Returns:
         The table, its lines ended by newlines.
     """
-    rows = {}
+    rows: dict[str, dict] = {}
     for stage, metrics in results.items():
         for key, value in metrics.items():
             group, _, metric = key.rpartition("/")

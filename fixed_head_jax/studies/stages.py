@@ -30,7 +30,7 @@ def plan_stages(stages: Sequence[Mapping[str, Any]], workdir: str | os.PathLike)
     """
     if not stages:
         raise ValueError("an experiment in stages needs at least one stage, got none")
-    plan, folders = [], {}
+    plan, folders = [], dict[str, Path]()
     for stage in stages:
         if not stage.get("name") or "overrides" not in stage:
             raise ValueError(f"stage {dict(stage)} needs a name and overrides")

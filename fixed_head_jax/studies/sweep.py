@@ -121,8 +121,9 @@ def _ensemble(
 ) -> dict[str, Any] | None:
     """Makes the ensemble of a row's members; returns None where one of them is not finished."""
     folders = [workdir / name / f"seed{seed}" for name in row["members"]]
-    results = [_read_result(folder) for folder in folders]
-    if any(result is None or result["accuracy"] is None for result in results):
+    found = [_read_result(folder) for folder in folders]
+    results = [result for result in found if result and result["accuracy"] is not None]
+    if len(results) < len(folders):
         return None
     predictions = average(folders)
     if is_main:

@@ -7,12 +7,17 @@ beyond the model (a queue, a teacher) is its `task_state`; what of it is marked 
 lies in parts on the devices.
 """
 
+from collections.abc import Callable
+
 from fixed_head_jax.settings import lookup
 from fixed_head_jax.tasks.self_classifier import self_classifier
 from fixed_head_jax.tasks.supervised import supervised
 from fixed_head_jax.tasks.task import Needs, Task
 
-TASKS = {"supervised": supervised, "self_classifier": self_classifier}
+TASKS: dict[str, Callable[..., Task]] = {
+    "supervised": supervised,
+    "self_classifier": self_classifier,
+}
 NEEDS = {"supervised": Needs(labels=True), "self_classifier": Needs(views=True)}
 
 

@@ -39,7 +39,7 @@ class IntervalLog:
         self._write = write
         self._examples_per_step = examples_per_step
         self._current = [(step, values) for step, values in partial]
-        self._ended = None
+        self._ended: tuple | None = None
         self._waited, self._timed_steps, self._mark = 0.0, 0, time.perf_counter()
         self._has_compiled = False
 

@@ -320,8 +320,9 @@ def evaluate(run: Run, workdir: str | Path, mark: str = "") -> dict[int, dict[st
             write_json(folder / f"evaluation_{step}{mark}.json", evaluated)
 
     with contextlib.closing(Checkpoints(folder, f"eval/{run.config.best_metric}")) as checkpoints:
-        steps = {checkpoints.best_step, checkpoints.last_step} - {None}
-        for step in sorted(steps):
+        kept = (checkpoints.best_step, checkpoints.last_step)
+        steps = sorted({step for step in kept if step is not None})
+        for step in steps:
             evaluate_state(step, checkpoints.restore(step, abstract_state, run.mesh).state)
     if not steps and run.initial:
         initial = jax.jit(run.create_state)(run.initial)

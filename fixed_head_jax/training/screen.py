@@ -44,7 +44,7 @@ def format_lines(step: int, total_steps: int, values: Mapping[str, float]) -> li
     epoch = [f"epoch {values['epoch']:.1f}"] if "epoch" in values else []
     timing = [say(values[f"timing/{n}"]) for n, say in _TIMING.items() if f"timing/{n}" in values]
     timing = [text for text in timing if text]
-    lines = []
+    lines: list[str] = []
     for kind, shown in kinds.items():
         more = [f"and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
         parts = [f"{kind or 'step'} {step:,}/{total_steps:,}", *epoch, *shown[:_SHOWN], *more]

@@ -137,10 +137,10 @@ def pick(
 def _tar_members(file, source):
     with _readable(source), tarfile.open(fileobj=file) as archive:
         while (header := archive.next()) is not None:
-            archive.members = []  # else it keeps every header until the end
+            archive.members = []  # type: ignore[attr-defined]  # else it keeps every header
             name = _checked_name(header.name, source)
             if header.isfile():
-                yield Member(name, source, partial(archive.extractfile, header))
+                yield Member(name, source, partial(tarfile.ExFileObject, archive, header))
             elif not header.isdir():
                 raise _not_a_file(name, source)
         # After the first block of zeros; tarfile takes a missing or damaged header for one.
@@ -161,14 +161,14 @@ def _zip_members(path):
 
 
 def _folder_members(folder, prefix, source):
-    with os.scandir(folder) as entries:
-        entries = sorted(entries, key=lambda entry: entry.name)
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
         name = f"{prefix}/{entry.name}"
         if entry.is_dir(follow_symlinks=False):
             yield from _folder_members(entry.path, name, source)
         elif entry.is_file(follow_symlinks=False):
-            yield Member(name, source, partial(open, entry.path, "rb"))
+            yield Member(name, source, partial[IO[bytes]](open, entry.path, "rb"))
         else:
             raise _not_a_file(name, source)
 

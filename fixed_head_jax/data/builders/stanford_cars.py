@@ -50,15 +50,15 @@ def _read_annotations(path: Path) -> tuple[tuple[str, ...], dict[str, dict[str, 
     try:
         content = io.loadmat(path, squeeze_me=True)
         class_names = tuple(str(name) for name in np.atleast_1d(content["class_names"]))
-        rows = np.atleast_1d(content["annotations"])[["relative_im_path", "class", "test"]]
-        rows = [(str(name), int(number) - 1, bool(test)) for name, number, test in rows]
+        found = np.atleast_1d(content["annotations"])[["relative_im_path", "class", "test"]]
+        rows = [(str(name), int(number) - 1, bool(test)) for name, number, test in found]
     except Exception as error:  # scipy raises many kinds on damaged files
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{str(path)!r} is not the {_ANNOTATIONS} of {_HOMEPAGE} ({reason})"
         ) from error
-    splits = {"train": {}, "validation": {}, "test": {}}
-    seen = Counter()
+    splits: dict[str, dict[str, int]] = {"train": {}, "validation": {}, "test": {}}
+    seen = Counter[int]()
     for name, label, is_test in rows:
         seen[label] += not is_test
         of_training = "validation" if seen[label] <= _VALIDATION_PER_CLASS else "train"

@@ -79,7 +79,8 @@ def read(
     pyarrow, _ = _load()
     try:
         columns = find_columns(_schema(files[0]), wanted)
-        folder, by_split = Path(place.partition("#")[0]).expanduser(), {}
+        folder = Path(place.partition("#")[0]).expanduser()
+        by_split: dict[str, list[Path]] = {}
         for file in files:
             by_split.setdefault(split_of(file.relative_to(folder)), []).append(file)
         splits = {

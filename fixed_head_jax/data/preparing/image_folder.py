@@ -71,7 +71,7 @@ def read(
     Raises:
         ValueError: if the folder is not of one of these forms, or a class has no images.
     """
-    path, ignored = Path(path), collections.Counter()
+    path, ignored = Path(path), collections.Counter[str]()
     if not path.is_dir():
         raise ValueError(f"path {str(path)!r} is not a folder; give the folder of the classes")
     if seed < 0 or not 0 <= (test_fraction or 0) < 1:

@@ -135,12 +135,12 @@ def _is_deep(image: Image.Image, encoded: bytes) -> bool:
     """Returns whether values have more than 8 bits; Pillow opens such colours as 8-bit ones."""
     if image.format == "PNG":
         return encoded[24] > 8
-    if image.format == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         return max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))) > 8
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
-def _is_same(decoded: np.ndarray, pixels: np.ndarray, image_format: str) -> bool:
+def _is_same(decoded: np.ndarray, pixels: np.ndarray, image_format: str | None) -> bool:
     """Compares pixels; versions of libjpeg may round those of JPEG files in other ways."""
     if decoded.shape != pixels.shape or np.array_equal(decoded, pixels):
         return decoded.shape == pixels.shape

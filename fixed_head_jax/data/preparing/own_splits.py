@@ -81,6 +81,9 @@ def number_classes(
     return tuple(class_names), np.array([numbers[text] for text in texts], np.int64)
 
 
+_Part = tuple[Split, np.ndarray | None, np.ndarray | None]  # labels, and which are taken
+
+
 def define(
     splits: Mapping[str, Split],
     description: str,
@@ -112,7 +115,7 @@ def define(
     class_names, numbers = number_classes(every, class_names)
     ends = np.cumsum([len(split.labels) for split in splits.values()])
     labels = dict(zip(splits, np.split(numbers, ends[:-1]), strict=True))
-    parts = {name: (split, labels[name], None) for name, split in splits.items()}
+    parts: dict[str, _Part] = {n: (split, labels[n], None) for n, split in splits.items()}
     if len(splits) == 1 and fraction:
         out = held_out(labels["train"], fraction, seed)
         if not out.any():

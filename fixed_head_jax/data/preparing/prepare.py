@@ -145,8 +145,8 @@ def _fill(
     infos = []
     for split, spilled in spills.items():
         count = len(spilled.order)
-        records = write.ordered_records(spilled)
-        records = _track(records, count, f"writing {split}", policy.progress)
+        title = f"writing {split}"
+        records = _track(write.ordered_records(spilled), count, title, policy.progress)
         infos.append(write.write_shards(iter(records), count, spilled.size, folder, name, split))
         spilled.path.unlink()
     write.write_metadata(folder, definition, infos)

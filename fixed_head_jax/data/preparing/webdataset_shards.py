@@ -60,7 +60,8 @@ def read(
         ValueError: if the library is not installed, a shard cannot be read, or the labels do not
             fit.
     """
-    files, by_split = find_files(place), {}
+    files = find_files(place)
+    by_split: dict[str, list[Path]] = {}
     for file in files:
         by_split.setdefault(split_of(Path(*file.parts[-2:])), []).append(file)
     splits = {

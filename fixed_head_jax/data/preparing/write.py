@@ -48,7 +48,8 @@ def spill(examples: Iterable[Example], path: Path, shuffled: bool) -> Spill:
     Raises:
         OSError: if the file cannot be written.
     """
-    keys, size = [], 0
+    keys: list = []
+    size = 0
 
     def records():
         nonlocal size

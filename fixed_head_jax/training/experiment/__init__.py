@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -162,7 +162,7 @@ _OPTION_KEYS = ("backbone_options", "head_options", "pool_options")
 
 def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = None) -> Classifier:
     """Returns the model that a config names, as `get_model` builds it."""
-    options = {key: _options(config.model[key]) for key in _OPTION_KEYS}
+    options: dict[str, Any] = {key: _options(config.model[key]) for key in _OPTION_KEYS}
     options["backbone_options"]["dtype"] = jnp.dtype(dtype_name(config.dtype)).type
     plain = {key: config.model[key] for key in _MODEL_KEYS}
     return get_model(num_classes, **plain, **options, axis_name=axis_name)
@@ -186,7 +186,7 @@ def _get_model(config, num_classes, dials, start):
     return model.clone(frozen_parts=transfer.frozen_parts(dials, layers, lr))
 
 
-def _make_evaluates(config, model, task, augment, splits, mesh):
+def _make_evaluates(config, model, task, augment, splits, mesh) -> tuple[Callable, Callable, bool]:
     """Returns `evaluate`, `final_evaluate` and `evaluates_train` of a `Run`."""
     source = splits.fit.source
     datasets = {TRAIN: splits.fit, EVAL: splits.eval}
@@ -203,7 +203,7 @@ def _make_evaluates(config, model, task, augment, splits, mesh):
 
     predicts_labels = NEEDS[config.task.name].labels
 
-    def make(names):
+    def make(names) -> tuple[Callable, bool]:
         evaluators = {name: get_evaluator(name, setting) for name in names}
         for name, evaluator in evaluators.items():
             _check_evaluator(name, evaluator.needs, predicts_labels, model, splits.fit)

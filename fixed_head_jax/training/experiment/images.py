@@ -1,7 +1,6 @@
 """From a config to the images of a run: splits, random crops of the host, augmentation."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -31,17 +30,15 @@ class Splits(NamedTuple):
 def open_splits(config: ConfigDict, takes_views: bool) -> Splits:
     """Returns the images of a run; `takes_views` says whether it trains on sets of views."""
     data = read(data_options.Options, config)
-    open_split = partial(
-        open_dataset, data.name, data_dir=config.data_dir,
-        **{key: getattr(data, key) for key in _READING},
+    reading = {key: getattr(data, key) for key in _READING} | {"data_dir": config.data_dir}
+    train_data = open_dataset(
+        data.name, data.train_split, crops=host_crops(config, takes_views),
+        fraction=data.train_fraction, list_file=data.train_list, sampler=data.sampler,
+        per_class=data.per_class, repeats=data.repeats, unlabelled=data.unlabelled, **reading,
     )  # fmt: skip
-    train_data = open_split(
-        data.train_split, crops=host_crops(config, takes_views), fraction=data.train_fraction,
-        list_file=data.train_list, sampler=data.sampler, per_class=data.per_class,
-        repeats=data.repeats, unlabelled=data.unlabelled,
-    )  # fmt: skip
-    fit_data = open_split(data.fit_split) if data.fit_split else train_data
-    return Splits(train_data, open_split(data.eval_split), fit_data)
+    fit_data = open_dataset(data.name, data.fit_split, **reading) if data.fit_split else train_data
+    eval_data = open_dataset(data.name, data.eval_split, **reading)
+    return Splits(train_data, eval_data, fit_data)
 
 
 def host_crops(config: ConfigDict, takes_views: bool) -> dict[str, RandomCrop] | None:
@@ -59,13 +56,9 @@ def host_crops(config: ConfigDict, takes_views: bool) -> dict[str, RandomCrop] |
 def _view_crops(views, method):
     """Returns the crops of a view set, all made of one decoded image."""
     _, second, *local = view_kinds(views)
-    crops = {
-        "global": RandomCrop(second.size, tuple(second.scale), method=method, views=NUM_GLOBAL)
-    }
+    crops = {"global": RandomCrop(second.size, second.scale, method=method, views=NUM_GLOBAL)}
     for kind in local:
-        crops["local"] = RandomCrop(
-            kind.size, tuple(kind.scale), method=method, views=len(kind.views)
-        )
+        crops["local"] = RandomCrop(kind.size, kind.scale, method=method, views=len(kind.views))
     return crops
 
 

@@ -1,5 +1,7 @@
 """What a config leaves to the images: their name, the split to evaluate on, their statistics."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from fixed_head_jax import pretrained
@@ -23,7 +25,7 @@ def settle_images(config: ConfigDict) -> ConfigDict:
     Raises:
         ValueError: if the images are not there, or cannot be prepared.
     """
-    data, values = config.data, {}
+    data, values = config.data, dict[str, Any]()
     if data.path:
         name = prepare_own_images(data.path, config.data_dir, data.unlabelled)
         values |= {"data.name": name, "data.path": ""}
