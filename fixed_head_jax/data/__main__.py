@@ -180,9 +180,8 @@ def _prepare_checked(options: argparse.Namespace) -> None:
         print(f"{name}: already prepared in {target}; remove that folder to prepare it again")
         return
     if options.path:
-        definition, said = own_images.define(_as_own_images(options))
-        if said:
-            print(said)
+        definition = own_images.define(_as_own_images(options))
+        own_images.announce(definition)
         unusual = "convert" if options.convert else "refuse"
     else:
         definition = DEFINITIONS[name](Path(options.manual_dir) if options.manual_dir else None)

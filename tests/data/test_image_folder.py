@@ -264,7 +264,7 @@ def test_a_class_that_is_emptied_says_by_which_files(tmp_path, capsys):
     (birds / "wren" / "bad.png").touch()
     assert run(birds, tmp_path, "--test_fraction=0", "--skip_bad") == 2
     out, err = capsys.readouterr()
-    assert out.splitlines()[1:] == [
+    assert out.splitlines()[2:] == [
         "  train: owl/00.png: not an image that Pillow can read",
         "  train: owl/turned.png: alpha",
     ]

@@ -5,6 +5,7 @@ import io
 import json
 import sys
 import tarfile
+from pathlib import PurePath
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_hugging_face_labels_that_are_names_or_need_choosing(tmp_path):
     assert definition.class_names == ("ant", "cat", "owl") and set(definition.splits) == {
         *("train", "test"),
     }
-    with pytest.raises(ValueError, match="no column of labels; set data.unlabelled"):
+    with pytest.raises(ValueError, match="no column that is plainly the label; add #COLUMN"):
         huggingface.read(str(tmp_path / "text"))
     assert huggingface.read(str(tmp_path / "text"), unlabelled=True).class_names == ()
     both = {"labels": [0] * 12}
@@ -148,7 +149,7 @@ def test_webdataset_shards(tmp_path, capsys, label, names):
 def test_shards_that_are_wrong(tmp_path):
     pytest.importorskip("webdataset", reason="needs the extra formats")
     write_shard(tmp_path / "a.tar", range(3), lambda i: [])
-    with pytest.raises(ValueError, match="'000' has no .cls, .*set data.unlabelled=True"):
+    with pytest.raises(ValueError, match="'000' of a.tar has no .cls, .*set data.unlabelled=True"):
         webdataset_shards.read(str(tmp_path))
     definition = webdataset_shards.read(str(tmp_path), unlabelled=True)
     assert [example.label for example in definition.splits["train"]()] == [-1] * 3
@@ -208,7 +209,7 @@ def test_a_table_of_labels(folder, tmp_path, head, row):
         ([("0.png", "owl"), ("2.png", " ")], "1 files without a label: '2.png' .line 2."),
         ([("0.png", "owl"), ("2.png", "owl")], "at least 2 classes, got 1: owl"),
         ([("0.png",)], "must have a column named file"),
-        ([("0.png", "owl"), ("2.png",)], "line 2 has fewer cells"),
+        ([("0.png", "owl"), ("2.png",)], "1 lines have fewer cells than the first, such as line 2"),
         ([], "must have a column named file"),
     ],
 )
@@ -248,3 +249,51 @@ def test_classes_are_held_out_alike():
     labels = np.array([0] * 10 + [1] * 1 + [2] * 5)
     out = own_splits.held_out(labels, 0.2, 0)
     assert np.bincount(labels[out], minlength=3).tolist() == [2, 0, 1]
+
+
+def test_names_of_classes_may_stand_in_the_card_of_a_dataset(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra formats")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra formats")
+    rows = {"img": [encode(10 * i) for i in range(12)], "kind": [i % 3 for i in range(12)]}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "train.parquet")  # bytes, no metadata
+    names = "".join(f"          '{i}': {name}\n" for i, name in enumerate(NAMES))
+    (tmp_path / "README.md").write_text(
+        "---\ndataset_info:\n  features:\n  - name: img\n    dtype: image\n  - name: kind\n"
+        f"    dtype:\n      class_label:\n        names:\n{names}---\n# Birds\n"
+    )
+    definition = huggingface.read(str(tmp_path))
+    assert definition.class_names == NAMES
+    found = {e.encoded: NAMES[e.label] for part in definition.splits.values() for e in part()}
+    assert found == {encode(level): name for level, name in EXPECTED.items()}
+    (tmp_path / "README.md").write_text("---\ndataset_info: [1, 2\n---\n")
+    with pytest.raises(ValueError, match="README.md' does not describe classes as cards do"):
+        huggingface.read(str(tmp_path))
+
+
+def test_a_split_whose_labels_nobody_knows_is_left_out(tmp_path):
+    pytest.importorskip("pyarrow", reason="needs the extra formats")
+    write_parquet(tmp_path / "train.parquet", range(12))
+    write_parquet(tmp_path / "test.parquet", range(12), extra={"label": [-1] * 12})
+    definition = huggingface.read(str(tmp_path))
+    assert definition.left_out == "left out, splits without labels: test"
+    assert sum(definition.counts.values()) == 12 and set(definition.splits) == {"train", "test"}
+    write_parquet(tmp_path / "test.parquet", range(12), extra={"label": [-1] * 11 + [0]})
+    with pytest.raises(ValueError, match="11 images of the split 'test' have no label"):
+        huggingface.read(str(tmp_path))
+
+
+def test_exchanged_labels_are_another_dataset(folder, tmp_path):
+    names = set()
+    for shift in (0, 1):
+        table = write_table(folder, [(PLACES[i], NAMES[(i + shift) % 3]) for i in range(12)])
+        names.add(prepare_own_images(table, str(tmp_path / "data")))
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [("data/train-00000-of-00003.parquet", "train"), ("birds-val-000.tar", "val"),
+     ("Test/0.parquet", "test"), ("training.tar", None), ("extra-000.tar", None)],
+)  # fmt: skip
+def test_splits_are_words_of_a_path(path, split):
+    assert own_splits.split_of(PurePath(path)) == split

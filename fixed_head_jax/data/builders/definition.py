@@ -35,6 +35,7 @@ class Definition(NamedTuple):
         shuffled: whether the examples are stored in an order of their own (a hash of the names),
             so that a slice of a split is a random part of it; if not, as they come.
         repeats_grey: whether grey images in a dataset of three channels are meant to be there.
+        left_out: a line on what its source holds and it does not; empty if that is nothing.
     """
 
     class_names: tuple[str, ...]
@@ -46,3 +47,4 @@ class Definition(NamedTuple):
     image_shape: tuple[int, int, int] | None = None
     shuffled: bool = True
     repeats_grey: bool = False
+    left_out: str = ""

@@ -15,7 +15,7 @@ from PIL import Image
 from fixed_head_jax.data.builders import DEFINITIONS
 from fixed_head_jax.data.builders.definition import UNKNOWN, Definition, Example
 from fixed_head_jax.data.preparing import inspect_image
-from fixed_head_jax.data.preparing.own_splits import SPLITS, TEST_FRACTION, held_out
+from fixed_head_jax.data.preparing.own_splits import SPLITS, TEST_FRACTION, check_draw, held_out
 from fixed_head_jax.data.preparing.text import as_text, shorten
 
 EXTENSIONS = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
@@ -74,15 +74,7 @@ def read(
     path, ignored = Path(path), collections.Counter[str]()
     if not path.is_dir():
         raise ValueError(f"path {str(path)!r} is not a folder; give the folder of the classes")
-    if seed < 0 or not 0 <= (test_fraction or 0) < 1:
-        raise ValueError(
-            f"test_fraction must be in [0, 1) and seed >= 0, got {test_fraction} and {seed}"
-        )
-    if channels not in (None, 3):
-        raise ValueError(
-            f"channels must be 3 (grey images count as RGB) or left out, got {channels}: colours "
-            "are not made grey"
-        )
+    check_draw(test_fraction, seed)
     if _folders(path / "train"):
         if test_fraction is not None:
             raise ValueError(f"test_fraction is not for {str(path)!r}, which has a folder 'train'")
@@ -225,11 +217,15 @@ def _reader(path: Path, files: Files) -> Callable[[], Iterator[Example]]:
 def _examples(path: Path, by_label: Mapping[int, Sequence[Path]]) -> Iterator[Example]:
     for label, images in by_label.items():
         for image in images:
-            try:
-                encoded = image.read_bytes() if image.is_file() else b""  # a pipe would hang
-            except OSError:  # one bad image among others
-                encoded = b""
-            yield Example(as_text(str(image.relative_to(path))), encoded, label)
+            yield Example(as_text(str(image.relative_to(path))), read_bytes(image), label)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Reads an image file; one that cannot be read is empty, a bad image among others."""
+    try:
+        return path.read_bytes() if path.is_file() else b""  # a pipe would hang
+    except OSError:
+        return b""
 
 
 def _is_grey(path: Path) -> bool:

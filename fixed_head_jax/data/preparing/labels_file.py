@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fixed_head_jax.data.builders.definition import Definition
-from fixed_head_jax.data.preparing.image_folder import find_images
+from fixed_head_jax.data.preparing.image_folder import find_images, read_bytes
 from fixed_head_jax.data.preparing.own_splits import SPLITS, Split, define
 from fixed_head_jax.data.preparing.text import shorten
 
@@ -38,7 +38,7 @@ def read(
     folder: str | Path | None = None,
     fraction: float | None = None,
     seed: int = 0,
-) -> tuple[Definition, int]:
+) -> Definition:
     """Defines the dataset of a folder's images and a table of their labels.
 
     Classes are those of the table: numbers in their order where all are, else sorted as text.
@@ -48,9 +48,6 @@ def read(
         folder: of the images, in it and in the folders in it; None: that of the table.
         fraction: see `own_splits.define`.
         seed: likewise.
-
-    Returns:
-        The definition, and the number of images that the table does not name, which are left out.
 
     Raises:
         ValueError: if the table cannot be read, names files that are not there, twice or without a
@@ -72,17 +69,24 @@ def read(
         for name, members in by_split.items()
     }
     description = f"Images of the folder {folder.resolve()}, labels of {table.resolve()}"
-    return define(splits, description, None, fraction, seed), len(images) - len(rows)
+    return define(splits, description, None, fraction, seed, _left_out(folder, images, paths))
+
+
+def _left_out(folder, images, paths):
+    others = sorted({*images} - {*paths})
+    shown = shorten([path.relative_to(folder).as_posix() for path in others], 5)
+    return f"left out, not named by the labels: {len(others):,} images: {shown}" * bool(others)
 
 
 def _rows(table):
     """Returns the rows of a table, checked."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in csv.reader(file) if line]
+            reader = csv.reader(file)
+            lines = [(reader.line_num, line) for line in reader if any(line)]
     except (OSError, UnicodeError, csv.Error) as error:
         raise ValueError(f"labels={str(table)!r} cannot be read: {error}") from error
-    head = [cell.strip().lower() for cell in lines[0]] if lines else []
+    head = [cell.strip().lower() for cell in lines[0][1]] if lines else []
     file = next((head.index(name) for name in _FILES if name in head), None)
     label = next((head.index(name) for name in _LABELS if name in head), None)
     split, first = head.index("split") if "split" in head else None, 1
@@ -94,13 +98,20 @@ def _rows(table):
             )
         file, label, split, first = 0, 1, None, 0
     widest = max(i for i in (file, label, split) if i is not None)
-    short = [i + 1 for i, line in enumerate(lines) if len(line) <= widest]
+    short = [number for number, line in lines if len(line) <= widest]
     if short:
-        raise ValueError(f"labels={str(table)!r}: line {short[0]} has fewer cells than the first")
+        raise ValueError(
+            f"labels={str(table)!r}: {len(short):,} lines have fewer cells than the first, such as "
+            f"line {short[0]}"
+        )
     rows = [
-        Row(i + 1, line[file].strip(), line[label].strip(), line[split].strip() if split else "")
-        for i, line in enumerate(lines)
-        if i >= first
+        Row(
+            number,
+            line[file].strip().removeprefix("./"),
+            line[label].strip(),
+            "" if split is None else line[split].strip().lower(),
+        )
+        for number, line in lines[first:]
     ]
     _check(table, rows)
     return rows
@@ -119,33 +130,44 @@ def _check(table, rows):
     }
     for what, found in wrong.items():
         if found:
-            shown = shorten([f"{row.file!r} (line {row.number})" for row in found[:5]])
-            raise ValueError(f"labels={str(table)!r}: {len(found):,} files {what}: {shown}")
+            shown = shorten([f"{row.file!r} (line {row.number})" for row in found], 5)
+            raise ValueError(
+                f"labels={str(table)!r}: {len(found):,} files {what}: {shown}; mend these lines"
+            )
 
 
 def _resolve(table, rows: Sequence[Row], folder: Path, images: Sequence[Path]) -> list[Path]:
-    """Returns the path of the image that each row names: by its path, its name, or its stem."""
+    """Returns the image that each row names: by its path, or else by its name or its stem."""
+    exact = {image.relative_to(folder).as_posix(): image for image in images}
     names: dict[str, set[Path]] = {}
     for image in images:
         inner = image.relative_to(folder)
-        for name in {inner.as_posix(), inner.name, inner.with_suffix("").as_posix(), inner.stem}:
+        for name in {inner.name, inner.with_suffix("").as_posix(), inner.stem}:
             names.setdefault(name, set()).add(image)
-    found = [names.get(row.file, set()) for row in rows]
+    found = [{exact[row.file]} if row.file in exact else names.get(row.file, set()) for row in rows]
     missing = [row.file for row, paths in zip(rows, found, strict=True) if not paths]
     if missing:
         raise ValueError(
             f"labels={str(table)!r}: {len(missing):,} of {len(rows):,} files are not in "
-            f"{str(folder)!r}: {shorten(missing[:5])}"
+            f"{str(folder)!r}: {shorten(missing, 5)}; add them or take their lines out"
         )
     several = [row.file for row, paths in zip(rows, found, strict=True) if len(paths) > 1]
     if several:
         raise ValueError(
             f"labels={str(table)!r}: {len(several):,} names are of several files in "
-            f"{str(folder)!r}, give their folders too: {shorten(several[:5])}"
+            f"{str(folder)!r}, give their folders too: {shorten(several, 5)}"
         )
-    return [next(iter(paths)) for paths in found]
+    chosen = [next(iter(paths)) for paths in found]
+    counts = collections.Counter(chosen)
+    twice = [row.file for row, path in zip(rows, chosen, strict=True) if counts[path] > 1]
+    if twice:
+        raise ValueError(
+            f"labels={str(table)!r}: {len(twice):,} lines name an image that another one names, "
+            f"too: {shorten(twice, 5)}; keep one of each"
+        )
+    return chosen
 
 
 def _read(folder: Path, paths: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
     for path in paths:
-        yield path.relative_to(folder).as_posix(), path.read_bytes()
+        yield path.relative_to(folder).as_posix(), read_bytes(path)

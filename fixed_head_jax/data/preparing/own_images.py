@@ -16,6 +16,7 @@ from fixed_head_jax.data.preparing import (
 )
 from fixed_head_jax.data.preparing.prepare import dataset_path, prepare
 from fixed_head_jax.data.preparing.scratch import is_complete
+from fixed_head_jax.data.preparing.text import shorten
 from fixed_head_jax.display.numbers import format_classes
 
 READERS = {"hf": huggingface, "wds": webdataset_shards}
@@ -42,35 +43,48 @@ class OwnImages(NamedTuple):
     channels: int | None = None
 
 
-def define(own: OwnImages) -> tuple[Definition, str]:
-    """Defines a dataset; returns also what is to be said of images that are not in it.
+def define(own: OwnImages) -> Definition:
+    """Defines a dataset.
 
     Raises:
-        ValueError: if the path or the labels are not of the forms above.
+        ValueError: if the path, the labels or the channels are not of the forms above.
     """
     path, labels, unlabelled, fraction, seed, channels = own
     kind = _kind(path)
+    if channels not in (None, 3):
+        raise ValueError(
+            f"channels must be 3 (grey images count as RGB) or left out, got {channels}: colours "
+            "are not made grey"
+        )
     if labels and (kind != "folder" or unlabelled):
         raise ValueError(f"labels={labels!r} is for a folder of images, not for {path!r}")
     if kind in READERS:
         place = path.partition(":")[2]
-        return READERS[kind].read(place, fraction, seed, unlabelled), ""
+        return READERS[kind].read(place, fraction, seed, unlabelled)
     if kind == "table" or labels:
         folder = path if labels else None
-        definition, others = labels_file.read(labels or path, folder, fraction, seed)
-        return definition, f"left out, not named by the labels: {others:,} images" * bool(others)
+        return labels_file.read(labels or path, folder, fraction, seed)
     if unlabelled:
-        return image_folder.read_unlabelled(path, channels), ""
+        return image_folder.read_unlabelled(path, channels)
     definition, ignored = image_folder.read(path, fraction, seed, channels)
     kinds = ", ".join(f"{n:,} {kind or '(none)'}" for kind, n in sorted(ignored.items()))
-    return definition, f"ignored, no images by their extension: {kinds}" * bool(ignored)
+    left_out = f"ignored, no images by their extension: {kinds}" * bool(ignored)
+    return definition._replace(left_out=left_out)
+
+
+def announce(definition: Definition) -> None:
+    """Prints the classes in the order of their labels, and what is left out."""
+    if names := definition.class_names:
+        print(f"{format_classes(len(names))}: {shorten(names)}", flush=True)
+    if definition.left_out:
+        print(definition.left_out, flush=True)
 
 
 def describe(own: OwnImages) -> str:
     """Returns the description of the dataset that `define` gives: what it is made of."""
     if _kind(own.path) == "folder" and not own.labels and not own.unlabelled:
         return image_folder.describe(own.path, *own[3:])  # images that are gone by now, too
-    return define(own)[0].description
+    return define(own).description
 
 
 def prepare_own_images(path: str | Path, data_dir: str = "", unlabelled: bool = False) -> str:
@@ -99,12 +113,11 @@ def prepare_own_images(path: str | Path, data_dir: str = "", unlabelled: bool = 
     if is_complete(target):
         return name
     print(f"preparing {path} as {name!r} in {target}", flush=True)
-    definition, said = define(OwnImages(path, unlabelled=unlabelled, channels=3))
+    definition = define(OwnImages(path, unlabelled=unlabelled, channels=3))
+    announce(definition)
     report = prepare(name, definition, data_dir, skip_bad=True, unusual="convert", progress=True)
     counts = ", ".join(f"{count:,} {split}" for split, count in report.counts.items())
     print(f"{format_classes(len(definition.class_names))}; images: {counts}", flush=True)
-    if said and not unlabelled:
-        print(said, flush=True)
     if report.left_out:
         problems = target.parents[1] / f"{name}_problems.txt"
         problems.write_text("\n".join(report.left_out) + "\n", "utf-8", "backslashreplace")
@@ -128,8 +141,15 @@ def _slug(path):
 
 
 def _digest(path):
-    """Returns what differs where names or sizes of the files that a path stands for do."""
-    digest = hashlib.sha256(path.partition("#")[2].encode() if _kind(path) in READERS else b"")
+    """Returns what differs where names or sizes of the files that a path stands for do.
+
+    Of files that name labels or classes it is what is in them: exchanged labels have one size.
+    """
+    kind, place = _kind(path), path.partition(":")[2]
+    digest = hashlib.sha256(path.partition("#")[2].encode() if kind in READERS else b"")
+    naming = READERS[kind].find_names(place) if kind in READERS else [Path(path)]
+    for file in naming if kind != "folder" else ():
+        digest.update(file.read_bytes() if file.is_file() else b"")
     for name, file in _files(path):
         size = file.stat().st_size if file.exists() else 0
         digest.update(os.fsencode(name) + f"\0{size}\0".encode())

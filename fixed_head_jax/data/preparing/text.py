@@ -19,6 +19,6 @@ def as_text(name: str) -> str:
     )
 
 
-def shorten(names: Sequence[str]) -> str:
-    """Lists the first twenty names."""
-    return ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
+def shorten(names: Sequence[str], most: int = 20) -> str:
+    """Lists the first names."""
+    return ", ".join(names[:most]) + (" ..." if len(names) > most else "")

@@ -6,13 +6,14 @@ may stand in `classes.txt` beside the shards.
 
 import glob
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from fixed_head_jax.data.builders.definition import Definition
-from fixed_head_jax.data.preparing.own_splits import Split, define, split_of
+from fixed_head_jax.data.preparing.own_splits import Split, define, group_by_split
 from fixed_head_jax.data.preparing.text import shorten
 
 NAMES = "classes.txt"
@@ -43,6 +44,12 @@ def find_files(place: str) -> list[Path]:
     return found
 
 
+def find_names(place: str) -> list[Path]:
+    """Returns the file that names the classes, if there is one."""
+    names = find_files(place)[0].parent / NAMES
+    return [names] if names.is_file() else []
+
+
 def read(
     place: str, fraction: float | None = None, seed: int = 0, unlabelled: bool = False
 ) -> Definition:
@@ -60,40 +67,53 @@ def read(
         ValueError: if the library is not installed, a shard cannot be read, or the labels do not
             fit.
     """
-    files = find_files(place)
-    by_split: dict[str, list[Path]] = {}
-    for file in files:
-        by_split.setdefault(split_of(Path(*file.parts[-2:])), []).append(file)
+    by_split, left_out = group_by_split(find_files(place))
     splits = {
         name: Split(() if unlabelled else _labels(place, group), partial(_images, place, group))
         for name, group in by_split.items()
     }
-    names = files[0].parent / NAMES
-    class_names = names.read_text(encoding="utf-8").splitlines() if names.is_file() else None
-    where = place if "://" in place else str(files[0].parent.resolve())
-    description = f"Images of {len(files):,} WebDataset shards in {where}"
-    return define(splits, description, class_names, fraction, seed)
+    class_names = next(map(_read_names, find_names(place)), None)
+    where = "::".join(os.path.abspath(os.path.expanduser(one)) for one in place.split("::"))
+    description = f"Images of the WebDataset shards {where}"
+    return define(splits, description, class_names, fraction, seed, left_out)
+
+
+def _read_names(path):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"{str(path)!r} cannot be read: {error}; mend it or move it") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _labels(place, files):
-    labels = []
-    for sample in _samples(place, files):
-        label = _label_of(sample)
-        if label is None:
-            raise ValueError(
-                f"wds:{place}: {sample['__key__']!r} has no .cls, and no .json with a label; set "
-                "data.unlabelled=True"
-            )
-        labels.append(label)
+    samples = _samples(place, files)
+    labels = [_label_of(place, sample) for sample in samples]
+    if not labels:
+        raise ValueError(
+            f"wds:{place}: there is no image in {shorten([file.name for file in files])}; members "
+            f"are to be named KEY.jpg, where endings are {', '.join(_IMAGES)}"
+        )
     return labels
 
 
-def _label_of(sample):
-    for ending in _LABELS:
-        if ending in sample:
-            return sample[ending].decode("utf-8", "backslashreplace").strip()
-    described = json.loads(sample["json"]) if "json" in sample else {}
-    return next((described[key] for key in _LABELS if key in described), None)
+def _label_of(place, sample):
+    """Returns the label of a sample: a number where it is one, else a name."""
+    where = f"wds:{place}: {sample['__key__']!r} of {Path(sample['__url__']).name}"
+    try:
+        described = json.loads(sample.get("json", b"{}"))
+        written = [sample[ending].decode().strip() for ending in _LABELS if ending in sample]
+    except ValueError as error:  # UnicodeError and JSONDecodeError are such
+        raise ValueError(f"{where} has a label that cannot be read: {error}") from error
+    found = written or [described[key] for key in _LABELS if key in described]
+    if not found:
+        raise ValueError(
+            f"{where} has no .cls, and no .json with a label; set data.unlabelled=True"
+        )
+    label = int(found[0]) if str(found[0]).removeprefix("-").isdecimal() else found[0]
+    if label is not None and not isinstance(label, int | str):
+        raise ValueError(f"{where} has the label {label!r}; it must be a whole number or a name")
+    return label
 
 
 def _images(place: str, files: list[Path]) -> Iterator[tuple[str, bytes]]:
