@@ -1,7 +1,6 @@
 """The page to try a model on: what it says of a photograph, and the page in a browser."""
 
 import dataclasses
-import re
 import shutil
 import socket
 import subprocess
@@ -69,22 +68,13 @@ def test_a_model_without_maps_says_so(predictor, photograph):
     assert seen.picture is None and seen.caption.startswith("No class maps: max pooling has no")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "demo: name one RUN: the workdir of a run"),
-        (["a", "--workdir=b"], "demo: name one RUN"),
-        (["a", "--top_k=0"], "demo: --top_k=0 must be at least 1"),
-        (["a"], r"demo: the demo needs Gradio: pip install 'fixed_head_jax\[demo\]'"),
-    ],
-)
-def test_mistakes_are_one_line(capsys, monkeypatch, arguments, message):
+def test_without_gradio_one_line_says_how_to_get_it(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(SystemExit) as ended:
-        demo.main(arguments)
-    error = capsys.readouterr().err
-    assert ended.value.code == 2 and error.count("\n") == 1
-    assert re.match(message, error)
+        demo.main(["a"])
+    assert ended.value.code == 2
+    said = "demo: the demo needs Gradio: pip install 'fixed_head_jax[demo]'\n"
+    assert capsys.readouterr().err == said
 
 
 SERVE = """

@@ -47,6 +47,12 @@ MISTAKES = {
         (["convert", "a.pth", "none/b.pkl", "--backbone=resnet18"], "folder of OUT 'none/b.pkl'"),
         (["convert", "a.pth", "b.pkl", "--backbone=resnet18"], "'a.pth' does not exist"),
     ],
+    "demo": [
+        ([], "demo: name one RUN: the workdir of a run"),
+        (["a", "--workdir=b"], "demo: name one RUN"),
+        (["a", "--top_k=0"], "demo: --top_k=0 must be at least 1"),
+        (["a", "--port=x"], "argument --port: invalid int value: 'x'"),
+    ],
     "visualize": [
         ([], "required: command"),
         (AUGMENT, "required: --config"),
