@@ -293,7 +293,148 @@ def test_exchanged_labels_are_another_dataset(folder, tmp_path):
 @pytest.mark.parametrize(
     ("path", "split"),
     [("data/train-00000-of-00003.parquet", "train"), ("birds-val-000.tar", "val"),
-     ("Test/0.parquet", "test"), ("training.tar", None), ("extra-000.tar", None)],
+     ("Test/0.parquet", "test"), ("training.tar", None), ("extra-000.tar", None),
+     ("imagenet1k-validation-00.tar", "validation"), ("test/train-000.tar", "train")],
 )  # fmt: skip
 def test_splits_are_words_of_a_path(path, split):
     assert own_splits.split_of(PurePath(path)) == split
+
+
+def test_numbers_are_places_and_texts_are_names():
+    names = ("7", "2", "0")
+    assert own_splits.number_classes([0, 2, 1], names)[1].tolist() == [0, 2, 1]
+    assert own_splits.number_classes(["0", "7", "2"], names)[1].tolist() == [2, 0, 1]
+    assert own_splits.number_classes(["10", "9", "-1"])[0] == ("-1", "9", "10")
+    for labels, classes, message in (
+        ([0, 3, -1], names, "none of the 3 classes: -1, 3; mend"),
+        ([0, 1], ("a", "a"), "there twice, .*: 'a'; rename"),
+        ([0, 1], ("a", " b"), "blanks at their ends .*: ' b'; rename"),
+        (["", "a"], None, "names that are empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            own_splits.number_classes(labels, classes)
+
+
+def test_draws_that_cannot_be(folder):
+    table = write_table(folder, [(PLACES[i], NAMES[i % 3]) for i in range(12)])
+    for options in ({"fraction": 1.5}, {"seed": -1}):
+        with pytest.raises(ValueError, match="test_fraction must be in"):
+            labels_file.read(table, **options)
+
+
+def test_tables_with_a_split_first_and_blank_lines(folder):
+    splits = ["Train" if i < 9 else "test" for i in range(12)]
+    rows = [(splits[i], f"./{PLACES[i]}", NAMES[i % 3]) for i in range(12)]
+    definition = labels_file.read(write_table(folder, rows[:-1], ("split", "path", "class")))
+    assert definition.counts == {"train": 9, "test": 2}
+    assert definition.left_out == "left out, not named by the labels: 1 images: inner/11.png"
+    rows = [("path", "class"), ("0.png", "a"), (), ("2.png", "")]
+    with pytest.raises(ValueError, match="1 files without a label: '2.png' .line 4.; mend"):
+        labels_file.read(write_table(folder, rows))
+    with pytest.raises(ValueError, match="2 lines name an image that another one names.*0.png, 0;"):
+        labels_file.read(write_table(folder, [("0.png", "a"), ("0", "b"), ("2.png", "b")]))
+    (folder / "inner" / "0.png").write_bytes(encode(7))  # 0.png is still the one named in full
+    definition = labels_file.read(write_table(folder, [("0.png", "a"), ("2.png", "b")]), None, 0.0)
+    assert [example.name for example in definition.splits["train"]()] == ["0.png", "2.png"]
+    with pytest.raises(ValueError, match="1 names are of several files .*folders too: 0$"):
+        labels_file.read(write_table(folder, [("0", "a"), ("2.png", "b")]))
+
+
+CARD = """---
+dataset_info:
+  features:
+  - name: image
+    dtype: image
+  - name: kind
+    dtype:
+      class_label:
+        names:
+          '0': owl
+          '2': ant
+          '1': cat
+---
+# Birds
+"""
+
+
+def write_plain(file, rows, labels):
+    """Writes parquet as pandas does, without what the datasets library adds."""
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra formats")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra formats")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table = pyarrow.table({"image": [encode(10 * i) for i in rows], "kind": labels})
+    parquet.write_table(table, file)
+
+
+def test_classes_of_a_card_and_splits_that_are_left_out(tmp_path, capsys):
+    data = tmp_path / "birds" / "data"
+    write_plain(data / "train-00000-of-00001.parquet", range(12), [i % 3 for i in range(12)])
+    write_plain(data / "test-00000-of-00001.parquet", range(2), [-1, -1])
+    write_plain(data / "extra-00000-of-00001.parquet", range(2), [0, 1])
+    (tmp_path / "birds" / "README.md").write_text(CARD)
+    name = prepare_own_images(f"hf:{tmp_path / 'birds'}", str(tmp_path / "data"))
+    out = capsys.readouterr().out
+    assert "3 classes: owl, cat, ant\n" in out and "3 classes; images: 9 train, 3 test" in out
+    assert "files named for no split: extra-00000-of-00001.parquet; left out, splits without" in out
+    train, source = read(name, "train", tmp_path / "data")
+    assert source.class_names == NAMES
+    assert train | read(name, "test", tmp_path / "data")[0] == EXPECTED
+    (tmp_path / "birds" / "README.md").write_text(CARD.replace("owl", "elf"))
+    assert prepare_own_images(f"hf:{tmp_path / 'birds'}", str(tmp_path / "data")) != name
+    (tmp_path / "birds" / "README.md").write_text("---\ndataset_info: [\n---\n")
+    with pytest.raises(ValueError, match="README.md' does not describe classes"):
+        huggingface.read(str(tmp_path / "birds"))
+
+
+def test_a_card_of_several_configurations(tmp_path):
+    info = CARD.split("---\n")[1].replace("dataset_info:\n", "").replace("\n  ", "\n    ")
+    infos = f"dataset_info:\n- config_name: a\n  {info.strip()}\n- config_name: b\n  features: []\n"
+    (tmp_path / "README.md").write_text(f"---\n{infos}---\n")
+    for place in "ab":
+        write_plain(tmp_path / place / "train-0.parquet", range(6), [i % 3 for i in range(6)])
+    assert huggingface.read(f"{tmp_path / 'a'}", 0.5).class_names == NAMES
+    assert huggingface.read(f"{tmp_path / 'b'}#kind", 0.5).class_names == ("0", "1", "2")
+    with pytest.raises(ValueError, match="'train' lie in several folders .*: a, b; name one"):
+        huggingface.read(str(tmp_path))
+
+
+def test_labels_that_are_missing(tmp_path):
+    write_plain(tmp_path / "train.parquet", range(6), [0, 1, None, 0, 1, 2])
+    with pytest.raises(ValueError, match="1 images of the split 'train' have no label"):
+        huggingface.read(f"{tmp_path}#kind")
+    write_plain(tmp_path / "train.parquet", range(2), ["a", "b"])
+    write_parquet(tmp_path / "test.parquet", range(2))
+    with pytest.raises(ValueError, match="have other columns than each other"):
+        huggingface.read(f"{tmp_path}#kind")
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ((".json", b"{"), "'000' of train.tar has a label that cannot be read"),
+        ((".json", b'{"label": [1]}'), r"has the label \[1\]; it must be a whole number or a name"),
+        ((".json", b'{"label": null}'), "3 images of the split 'train' have no label"),
+        ((".json", b'[{"label": 1}]'), "'000' of train.tar has no .cls, and no .json with a label"),
+        ((".cls", b"\xff"), "'000' of train.tar has a label that cannot be read"),
+        ((".cls", b"5"), "none of the 2 classes: 5"),
+    ],
+)
+def test_labels_of_shards_that_are_wrong(tmp_path, label, message):
+    pytest.importorskip("webdataset", reason="needs the extra formats")
+    write_shard(tmp_path / "train.tar", range(3), lambda i: [label])
+    (tmp_path / "classes.txt").write_text("a\nb\n\n")
+    with pytest.raises(ValueError, match=message):
+        webdataset_shards.read(str(tmp_path))
+
+
+def test_shards_without_images_and_cut_off(tmp_path):
+    pytest.importorskip("webdataset", reason="needs the extra formats")
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("0.left.png"))
+    with pytest.raises(ValueError, match="there is no image in train.tar; members .*KEY.jpg"):
+        webdataset_shards.read(str(tmp_path))
+    write_shard(tmp_path / "train.tar", range(12), lambda i: [(".cls", str(i % 3).encode())])
+    whole = (tmp_path / "train.tar").read_bytes()
+    (tmp_path / "train.tar").write_bytes(whole[:7000])
+    with pytest.raises(ValueError, match="cannot be read"):
+        webdataset_shards.read(str(tmp_path))
