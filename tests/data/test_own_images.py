@@ -438,3 +438,17 @@ def test_shards_without_images_and_cut_off(tmp_path):
     (tmp_path / "train.tar").write_bytes(whole[:7000])
     with pytest.raises(ValueError, match="cannot be read"):
         webdataset_shards.read(str(tmp_path))
+
+
+def test_parquet_files_are_not_kept_in_memory(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra formats")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra formats")
+    size, rng = 2**15, np.random.default_rng(0)
+    rows = {"image": [rng.bytes(size) for _ in range(512)], "label": [i % 2 for i in range(512)]}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "train.parquet", row_group_size=32)
+    del rows
+    definition = huggingface.read(str(tmp_path), fraction=0.0)
+    before, most = pyarrow.total_allocated_bytes(), 0
+    for _ in definition.splits["train"]():
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+    assert most < 256 * size

@@ -229,7 +229,7 @@ def _batches(file, column):
     """Iterates over the values of a column, some rows at a time."""
     pyarrow, parquet = _load()
     if file.suffix == ".parquet":
-        with parquet.ParquetFile(file) as opened:
+        with parquet.ParquetFile(file, pre_buffer=False) as opened:  # else it keeps the whole file
             for batch in opened.iter_batches(_ROWS, columns=[column]):
                 yield batch.column(0).to_pylist()
         return
