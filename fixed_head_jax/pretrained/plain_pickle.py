@@ -44,7 +44,7 @@ def read_pickle(file: io.BytesIO | mmap.mmap, known: Known, find: Callable[[Any]
         Exception: of many kinds, if the pickle is damaged or holds more than plain data.
     """
     machine = _Machine([], [], {}, known, find)
-    for opcode, value, _ in pickletools.genops(file):  # type: ignore[arg-type]  # needs read and readline
+    for opcode, value, _ in pickletools.genops(file):  # type: ignore[arg-type]  # mmap will do
         if opcode.name == "STOP":
             return machine.stack.pop()
         if opcode.name not in _STEPS:

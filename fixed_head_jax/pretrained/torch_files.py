@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fixed_head_jax.pretrained.plain_pickle import Name, read_pickle, to_dict
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # in front of the older format
-_DTYPES = {
+_DTYPES: dict[str, DTypeLike] = {
     "torch.FloatStorage": np.float32,
     "torch.DoubleStorage": np.float64,
     "torch.HalfStorage": np.float16,

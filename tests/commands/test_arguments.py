@@ -65,3 +65,8 @@ def test_listings():
     listed = list_experiments()
     assert [line for line in listed.splitlines() if line[0] != " "] == experiments()
     assert "hadamard" in list_experiments("digits")
+
+
+def test_experiments_are_listed_without_docstrings(monkeypatch):
+    monkeypatch.setattr("fixed_head_jax.configs.digits.__doc__", None)  # as under python -OO
+    assert list_experiments("digits").startswith("digits\n")
