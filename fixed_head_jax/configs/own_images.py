@@ -1,10 +1,11 @@
-"""A classifier of photographs of one's own, from the folder that holds them.
+"""A classifier of photographs of one's own, from the folder or the files that hold them.
 
     fixed-head train own_images --config.data.path=FOLDER --workdir=runs/mine
     fixed-head predict runs/mine NEW_PHOTOGRAPHS
 
 FOLDER holds a folder of images for each class, or `train/` and `val/` (or `valid/`, `validation/`,
 `test/`) with those; without them a fifth of each class is held out. It is prepared the first time.
+A table of labels, parquet files and tar shards do, too: `LABELS.csv`, `hf:FOLDER`, `wds:PATTERN`.
 Classes, mean and standard deviation are taken from the images. ResNet-18 at 224 pixels, from
 scratch; variants:
 
