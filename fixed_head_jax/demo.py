@@ -92,7 +92,9 @@ def build_page(predictor: Predictor, top_k: int = 5) -> Any:
     Raises:
         ValueError: if Gradio is not installed.
     """
-    gradio = _load_gradio()
+    _check_gradio()
+    import gradio
+
     smallest, largest, step = sizes(predictor)
     trained = predictor.preprocessing.image_shape[0]
 
@@ -103,6 +105,9 @@ def build_page(predictor: Predictor, top_k: int = 5) -> Any:
             return look(predictor, photograph, int(size), class_name, top_k)
         except (ValueError, TypeError) as error:  # of shapes that do not fit, too
             raise gradio.Error(" ".join(str(error).split())) from error
+
+    def choose(event: gradio.SelectData):
+        return event.value
 
     with gradio.Blocks(title=predictor.name) as page:
         gradio.Markdown(f"### {predictor.name}\n{len(predictor.class_names):,} classes")
@@ -130,6 +135,7 @@ def build_page(predictor: Predictor, top_k: int = 5) -> Any:
             [photograph.change, size.release, class_name.change], answer, inputs,
             [best, picture, caption], show_progress="minimal",
         )  # fmt: skip
+        best.select(choose, None, class_name)  # which has changed then
     return page
 
 
@@ -153,19 +159,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ValueError("name one RUN: the workdir of a run")
         if options.top_k < 1:
             raise ValueError(f"--top_k={options.top_k} must be at least 1")
-        _load_gradio()
+        _check_gradio()
         page = build_page(load(options.run or options.workdir, options.which), options.top_k)
         page.launch(server_name=options.host, server_port=options.port, **LAUNCH)
 
 
-def _load_gradio():
-    """Loads Gradio, which then tells nobody of it."""
+def _check_gradio():
+    """Raises ValueError unless Gradio is installed, which then tells nobody of it."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
-        import gradio
+        import gradio  # noqa: F401
     except ImportError as error:
         raise ValueError("the demo needs Gradio: pip install 'fixed_head_jax[demo]'") from error
-    return gradio
 
 
 if __name__ == "__main__":
